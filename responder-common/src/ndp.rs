@@ -1,0 +1,488 @@
+//! Neighbor Discovery (RFC 4861, RFC 4862): judging solicitations and advertisements, and answering.
+
+use crate::{
+    datapath::{Claim, Known, Tables},
+    eth::Eth,
+    fence::Standing,
+    layout::{EventKind, LINK_ROUTER, Link, LinkKey, VipKey6},
+    outcome::Outcome,
+    wire::{Advertisement, Be16, EthAddrs, Frame, Ip6, Ipv6Header, Mac, NdHeader, NdMessage, NdUnit},
+};
+
+/// Next header: ICMPv6.
+pub const NEXT_ICMPV6: u16 = 58;
+const NEXT_HOP_BY_HOP: u16 = 0;
+const NEXT_DESTINATION: u16 = 60;
+/// ICMPv6 type of a Neighbor Solicitation.
+pub const SOLICITATION: u16 = 135;
+/// ICMPv6 type of a Neighbor Advertisement.
+pub const ADVERTISEMENT: u16 = 136;
+/// Option type: source link-layer address.
+pub const OPT_SOURCE_LL: u16 = 1;
+/// Option type: target link-layer address.
+pub const OPT_TARGET_LL: u16 = 2;
+/// Advertisement flag R: the sender is a router.
+pub const FLAG_ROUTER: u16 = 0x8000;
+/// Advertisement flag S: sent in response to a solicitation.
+pub const FLAG_SOLICITED: u16 = 0x4000;
+/// Advertisement flag O: replaces a cached address.
+pub const FLAG_OVERRIDE: u16 = 0x2000;
+/// The only hop limit that cannot have crossed a router (RFC 4861 section 7.1.1).
+pub const HOP_LIMIT: u16 = 255;
+
+/// Extension headers that are walked to find a solicitation behind them.
+const MAX_EXTENSIONS: usize = 3;
+/// Options that are looked at, in units of eight bytes. Real solicitations have one or two.
+pub const MAX_UNITS: usize = 32;
+
+/// Judges an IPv6 packet and answers a solicitation for an address owned here. `None`: neither a
+/// solicitation nor an advertisement.
+#[inline(always)]
+pub(crate) fn handle<F: Frame, T: Tables>(
+    frame: &mut F,
+    eth: Eth,
+    ifindex: u32,
+    tables: &T,
+) -> Option<Outcome> {
+    let Some(ip) = frame.view::<Ipv6Header>(eth.l3) else {
+        return Some(Outcome::NdTruncated);
+    };
+    let next = ip.next_hop.get() >> 8;
+    let mut l4 = eth.l3 + size_of::<Ipv6Header>();
+    let extended = next != NEXT_ICMPV6;
+    if extended {
+        if next != NEXT_HOP_BY_HOP && next != NEXT_DESTINATION {
+            return None;
+        }
+        l4 = skip_extensions(frame, l4)?;
+    }
+    let Some(header) = frame.view::<NdHeader>(l4) else {
+        return Some(Outcome::NdTruncated);
+    };
+    let solicitation = match header.type_code.get() >> 8 {
+        SOLICITATION => true,
+        ADVERTISEMENT if !extended => false,
+        _ => return None,
+    };
+    let Some(target) = frame.view::<NdMessage>(l4).map(|m| m.target) else {
+        return Some(Outcome::NdTruncated);
+    };
+    let not_ours = if solicitation {
+        Outcome::NsNotOurs
+    } else {
+        Outcome::NaNotOurs
+    };
+    let key = VipKey6::new(target, ifindex, eth.vlan);
+    let Some(vip) = tables.vip6(&key) else {
+        return Some(not_ours);
+    };
+    let Some(link) = tables.link(&LinkKey {
+        ifindex,
+        vlan: eth.vlan,
+    }) else {
+        return Some(Outcome::Failed);
+    };
+    let now_ns = tables.now_ns();
+    let standing = tables.standing(vip, now_ns);
+    let about = About {
+        vip,
+        link,
+        target,
+        key,
+        standing,
+        now_ns,
+    };
+    Some(if solicitation {
+        if standing == Standing::Abandoned {
+            return Some(Outcome::PassedAbandoned);
+        }
+        if extended {
+            return Some(Outcome::NsExtensionHeader);
+        }
+        if eth.stacked {
+            return Some(Outcome::StackedTags);
+        }
+        match check(frame, eth, l4, true) {
+            Ok(checked) => solicitation_for(frame, eth, tables, &about, &checked),
+            Err(outcome) => outcome,
+        }
+    } else {
+        // Nobody's claim counts while the address is not owned here.
+        if standing != Standing::Owned || eth.stacked {
+            return Some(not_ours);
+        }
+        match check(frame, eth, l4, false) {
+            Ok(checked) => advertisement_of(frame, tables, &about, &checked),
+            // Nothing of an advertisement is dropped.
+            Err(Outcome::NsTooLong) => not_ours,
+            Err(outcome) => outcome,
+        }
+    })
+}
+
+/// A message about a known address.
+struct About<'a, S> {
+    vip: Known<S>,
+    link: &'a Link,
+    target: Ip6,
+    key: VipKey6,
+    standing: Standing,
+    now_ns: u64,
+}
+
+/// Finds ICMPv6 behind Hop-by-Hop and Destination Options. `None`: something else, or more than are walked.
+#[inline(always)]
+fn skip_extensions<F: Frame>(frame: &F, mut offset: usize) -> Option<usize> {
+    for _ in 0..MAX_EXTENSIONS {
+        let header = frame.view::<[Be16; 2]>(offset)?;
+        let (next, units) = (header[0].get() >> 8, header[0].get() & 0xff);
+        // An option that is unknown and not to be skipped makes the receiver drop the packet (RFC 8200
+        // section 4.2), and the host must be able to report that.
+        if header[1].get() & 0xc000 != 0 {
+            return None;
+        }
+        offset += 8 * (usize::from(units) + 1);
+        if next == NEXT_ICMPV6 {
+            return Some(offset);
+        }
+        if next != NEXT_DESTINATION {
+            return None;
+        }
+    }
+    None
+}
+
+/// The part of a message that both kinds have been checked for.
+struct Checked {
+    ip: Ipv6Header,
+    /// The first source (in a solicitation) or target (in an advertisement) link-layer address.
+    link_layer: Option<Mac>,
+}
+
+/// Checks what RFC 4861 sections 7.1.1 and 7.1.2 have in common, and finds the option with
+/// the sender's hardware address.
+#[inline(always)]
+fn check<F: Frame>(frame: &F, eth: Eth, l4: usize, solicitation: bool) -> Result<Checked, Outcome> {
+    let ip = *frame.view::<Ipv6Header>(eth.l3).ok_or(Outcome::NdTruncated)?;
+    let message = frame.view::<NdMessage>(l4).ok_or(Outcome::NdTruncated)?;
+    if ip.version_class.get() >> 12 != 6
+        || ip.next_hop.get() & 0xff != HOP_LIMIT
+        || message.header.type_code.get() & 0xff != 0
+    {
+        return Err(Outcome::NdHeader);
+    }
+    let length = usize::from(ip.payload_len.get());
+    if length < size_of::<NdMessage>() || l4 + length > frame.len() {
+        return Err(Outcome::NdTruncated);
+    }
+    let options = length - size_of::<NdMessage>();
+    if !options.is_multiple_of(size_of::<NdUnit>()) {
+        return Err(Outcome::NdOption);
+    }
+    let units = options / size_of::<NdUnit>();
+    if units > MAX_UNITS {
+        return Err(Outcome::NsTooLong);
+    }
+    let mut sum = Sum::default();
+    sum.pseudo_header(&ip);
+    sum.message(message);
+
+    let wanted = if solicitation {
+        OPT_SOURCE_LL
+    } else {
+        OPT_TARGET_LL
+    };
+    let mut link_layer = None;
+    let mut inside = 0;
+    for i in 0..MAX_UNITS {
+        if i == units {
+            break;
+        }
+        let unit = frame
+            .view::<NdUnit>(l4 + size_of::<NdMessage>() + i * size_of::<NdUnit>())
+            .ok_or(Outcome::NdTruncated)?;
+        sum.unit(unit);
+        if inside == 0 {
+            let (kind, len) = (unit.type_len.get() >> 8, usize::from(unit.type_len.get() & 0xff));
+            if len == 0 || len > units - i {
+                return Err(Outcome::NdOption);
+            }
+            if kind == wanted && link_layer.is_none() {
+                if len != 1 {
+                    return Err(Outcome::NdOption);
+                }
+                link_layer = Some(unit.mac);
+            }
+            inside = len;
+        }
+        inside -= 1;
+    }
+    if sum.fold() != 0xffff {
+        return Err(Outcome::NdChecksum);
+    }
+    Ok(Checked { ip, link_layer })
+}
+
+#[inline(always)]
+fn solicitation_for<F: Frame, T: Tables>(
+    frame: &mut F,
+    eth: Eth,
+    tables: &T,
+    about: &About<'_, T::Stats>,
+    &Checked { ref ip, link_layer }: &Checked,
+) -> Outcome {
+    let Some(&EthAddrs { dst, src }) = frame.view(0) else {
+        return Outcome::NdTruncated;
+    };
+    let &About {
+        vip,
+        link,
+        target,
+        ref key,
+        standing,
+        now_ns,
+    } = about;
+    let mac = link.mac();
+    let probe = ip.src == Ip6::UNSPECIFIED;
+    if probe {
+        if link_layer.is_some() || !is_solicited_node(ip.dst) {
+            return Outcome::NdBadSource;
+        }
+    } else if ip.src.is_multicast() || ip.src == Ip6::LOOPBACK {
+        return Outcome::NdBadSource;
+    }
+    let unicast = ip.dst == target;
+    if !unicast && ip.dst != target.solicited_node() && (ip.dst != Ip6::ALL_NODES || probe) {
+        return Outcome::NsOtherDestination;
+    }
+    if !dst.is_multicast() && dst != mac {
+        return Outcome::NsOtherHost;
+    }
+    if unicast && dst != mac {
+        return Outcome::NsMulticast;
+    }
+    let asker = link_layer.unwrap_or(src);
+    if asker == mac || src == mac {
+        return Outcome::NsOwnHardware;
+    }
+    if !asker.is_station() || !src.is_station() {
+        return Outcome::NsBadHardware;
+    }
+    match standing {
+        Standing::Owned => {}
+        Standing::Expired => {
+            tables.count_suppressed(vip);
+            return Outcome::SuppressedExpired;
+        }
+        Standing::Standby | Standing::Abandoned => {
+            tables.count_suppressed(vip);
+            return Outcome::SuppressedStandby;
+        }
+    }
+    if ip.src == target {
+        tables.claim(vip, &claim(EventKind::NsConflict, key, asker), now_ns);
+        return Outcome::NsConflict;
+    }
+    answer(
+        frame,
+        eth,
+        tables,
+        vip,
+        link,
+        target,
+        if probe { None } else { Some((ip.src, asker)) },
+    )
+}
+
+/// Makes an advertisement of the frame: to the asker, or to all nodes in answer to a probe.
+#[inline(always)]
+fn answer<F: Frame, T: Tables>(
+    frame: &mut F,
+    eth: Eth,
+    tables: &T,
+    vip: Known<T::Stats>,
+    link: &Link,
+    target: Ip6,
+    asker: Option<(Ip6, Mac)>,
+) -> Outcome {
+    let router = if link.flags & LINK_ROUTER != 0 {
+        FLAG_ROUTER
+    } else {
+        0
+    };
+    // Answers to a probe are not "solicited", as nobody can be told apart as their receiver (RFC 4861
+    // section 7.2.4).
+    let (ip_dst, eth_dst, solicited) = match asker {
+        Some((ip, mac)) => (ip, mac, FLAG_SOLICITED),
+        None => (Ip6::ALL_NODES, Mac::ALL_NODES, 0),
+    };
+    let mac = link.mac();
+    let advertisement = Advertisement::new(target, ip_dst, mac, router | solicited | FLAG_OVERRIDE);
+    if emit(frame, eth, eth_dst, mac, &advertisement).is_none() {
+        return Outcome::Failed;
+    }
+    tables.count_answered(vip);
+    if asker.is_some() {
+        Outcome::NsAnswered
+    } else {
+        Outcome::DadAnswered
+    }
+}
+
+#[inline(always)]
+fn emit<F: Frame>(frame: &mut F, eth: Eth, dst: Mac, src: Mac, body: &Advertisement) -> Option<()> {
+    let needed = eth.l3 + size_of::<Advertisement>();
+    // A solicitation without options is eight bytes short.
+    if frame.len() < needed {
+        frame.grow_front_8()?;
+    }
+    if frame.len() > needed {
+        frame.shrink(needed)?;
+    }
+    eth.emit(frame, dst, src)?;
+    *frame.view_mut(eth.l3)? = *body;
+    Some(())
+}
+
+/// An advertisement of an address owned here: what receivers would believe is a claim.
+#[inline(always)]
+fn advertisement_of<F: Frame, T: Tables>(
+    frame: &F,
+    tables: &T,
+    about: &About<'_, T::Stats>,
+    checked: &Checked,
+) -> Outcome {
+    let Some(&EthAddrs { src, .. }) = frame.view(0) else {
+        return Outcome::NdTruncated;
+    };
+    let claimer = checked.link_layer.unwrap_or(src);
+    if claimer == about.link.mac() {
+        return Outcome::NaNotOurs;
+    }
+    tables.claim(
+        about.vip,
+        &claim(EventKind::NaConflict, &about.key, claimer),
+        about.now_ns,
+    );
+    Outcome::NaConflict
+}
+
+#[inline(always)]
+fn claim(kind: EventKind, key: &VipKey6, claimer: Mac) -> Claim {
+    Claim {
+        kind,
+        ifindex: key.ifindex,
+        vlan: key.vlan,
+        vip: key.addr,
+        claimer,
+    }
+}
+
+/// True for ff02::1:ff00:0/104.
+#[inline(always)]
+fn is_solicited_node(ip: Ip6) -> bool {
+    let words = ip.raw();
+    let prefix = Ip6::UNSPECIFIED.solicited_node().raw();
+    words[0] == prefix[0]
+        && (words[1] | words[2] | words[3] | words[4]) == 0
+        && words[5] == prefix[5]
+        && words[6].to_ne_bytes()[0] == 0xff
+}
+
+impl Advertisement {
+    /// An advertisement of `target` at `mac`, checksum included. Hop limit 255, with the target link-layer
+    /// address; source is the target itself.
+    #[must_use]
+    #[inline(always)]
+    pub fn new(target: Ip6, dst: Ip6, mac: Mac, flags: u16) -> Self {
+        let length = size_of::<NdMessage>() + size_of::<NdUnit>();
+        let mut it = Self {
+            ip: Ipv6Header {
+                version_class: Be16::new(0x6000),
+                flow: Be16::new(0),
+                payload_len: Be16::new(length as u16),
+                next_hop: Be16::new(NEXT_ICMPV6 << 8 | HOP_LIMIT),
+                src: target,
+                dst,
+            },
+            nd: NdMessage {
+                header: NdHeader {
+                    type_code: Be16::new(ADVERTISEMENT << 8),
+                    checksum: Be16::new(0),
+                    flags: Be16::new(flags),
+                    reserved: Be16::new(0),
+                },
+                target,
+            },
+            tllao: NdUnit {
+                type_len: Be16::new(OPT_TARGET_LL << 8 | 1),
+                mac,
+            },
+        };
+        let mut sum = Sum::default();
+        sum.pseudo_header(&it.ip);
+        sum.message(&it.nd);
+        sum.unit(&it.tllao);
+        it.nd.header.checksum = Be16::from_raw(!sum.fold());
+        it
+    }
+}
+
+/// The Internet checksum (RFC 1071) over 16-bit words as they lie in memory.
+#[derive(Default)]
+struct Sum(u32);
+
+impl Sum {
+    #[inline(always)]
+    fn word(&mut self, raw: u16) {
+        self.0 += u32::from(raw);
+    }
+
+    #[inline(always)]
+    fn address(&mut self, ip: &Ip6) {
+        let [a, b, c, d, e, f, g, h] = ip.raw();
+        for raw in [a, b, c, d, e, f, g, h] {
+            self.word(raw);
+        }
+    }
+
+    /// RFC 8200 section 8.1.
+    #[inline(always)]
+    fn pseudo_header(&mut self, ip: &Ipv6Header) {
+        self.address(&ip.src);
+        self.address(&ip.dst);
+        self.word(ip.payload_len.raw());
+        self.word(Be16::new(NEXT_ICMPV6).raw());
+    }
+
+    #[inline(always)]
+    fn message(&mut self, m: &NdMessage) {
+        let NdHeader {
+            type_code,
+            checksum,
+            flags,
+            reserved,
+        } = m.header;
+        for raw in [type_code, checksum, flags, reserved] {
+            self.word(raw.raw());
+        }
+        self.address(&m.target);
+    }
+
+    #[inline(always)]
+    fn unit(&mut self, unit: &NdUnit) {
+        self.word(unit.type_len.raw());
+        let [a, b, c, d, e, f] = unit.mac.octets();
+        for pair in [[a, b], [c, d], [e, f]] {
+            self.word(u16::from_ne_bytes(pair));
+        }
+    }
+
+    /// The ones' complement sum.
+    #[inline(always)]
+    fn fold(&self) -> u16 {
+        // At most 16 + 2 + 12 + 4 * MAX_UNITS words were added: two rounds carry everything.
+        let once = (self.0 & 0xffff) + (self.0 >> 16);
+        ((once & 0xffff) + (once >> 16)) as u16
+    }
+}

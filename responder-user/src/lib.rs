@@ -1,0 +1,3 @@
+//! The agent and the operator's commands.
+
+pub mod net;

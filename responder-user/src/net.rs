@@ -1,0 +1,1 @@
+//! The kernel networking that the agent sees and uses.

@@ -1,0 +1,1 @@
+//! Namespaces, links and peers for tests and the demo.
