@@ -2,11 +2,16 @@
 
 mod build;
 mod ebpf;
+mod leftovers;
+mod lint;
 mod object;
 mod root;
+mod sources;
 mod step;
+mod test;
 mod toolchain;
 mod tools;
+mod total;
 mod verify;
 
 use std::process::ExitCode;
@@ -25,6 +30,9 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     BuildEbpf(ebpf::Arguments),
+    VerifyEbpf(ebpf::VerifyArguments),
+    Test(test::Arguments),
+    Lint(lint::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -40,5 +48,8 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::BuildEbpf(arguments) => ebpf::run(&arguments),
+        Command::VerifyEbpf(arguments) => ebpf::verify(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Lint(arguments) => lint::run(&arguments),
     }
 }
