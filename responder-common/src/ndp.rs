@@ -67,31 +67,17 @@ pub(crate) fn handle<F: Frame, T: Tables>(
     let Some(target) = frame.view::<NdMessage>(l4).map(|m| m.target) else {
         return Some(Outcome::NdTruncated);
     };
-    let not_ours = if solicitation {
-        Outcome::NsNotOurs
-    } else {
-        Outcome::NaNotOurs
-    };
+    let not_ours = if solicitation { Outcome::NsNotOurs } else { Outcome::NaNotOurs };
     let key = VipKey6::new(target, ifindex, eth.vlan);
     let Some(vip) = tables.vip6(&key) else {
         return Some(not_ours);
     };
-    let Some(link) = tables.link(&LinkKey {
-        ifindex,
-        vlan: eth.vlan,
-    }) else {
+    let Some(link) = tables.link(&LinkKey { ifindex, vlan: eth.vlan }) else {
         return Some(Outcome::Failed);
     };
     let now_ns = tables.now_ns();
     let standing = tables.standing(vip, now_ns);
-    let about = About {
-        vip,
-        link,
-        target,
-        key,
-        standing,
-        now_ns,
-    };
+    let about = About { vip, link, target, key, standing, now_ns };
     Some(if solicitation {
         if standing == Standing::Abandoned {
             return Some(Outcome::PassedAbandoned);
@@ -187,11 +173,7 @@ fn check<F: Frame>(frame: &F, eth: Eth, l4: usize, solicitation: bool) -> Result
     sum.pseudo_header(&ip);
     sum.message(message);
 
-    let wanted = if solicitation {
-        OPT_SOURCE_LL
-    } else {
-        OPT_TARGET_LL
-    };
+    let wanted = if solicitation { OPT_SOURCE_LL } else { OPT_TARGET_LL };
     let mut link_layer = None;
     let mut inside = 0;
     for i in 0..MAX_UNITS {
@@ -234,14 +216,7 @@ fn solicitation_for<F: Frame, T: Tables>(
     let Some(&EthAddrs { dst, src }) = frame.view(0) else {
         return Outcome::NdTruncated;
     };
-    let &About {
-        vip,
-        link,
-        target,
-        ref key,
-        standing,
-        now_ns,
-    } = about;
+    let &About { vip, link, target, ref key, standing, now_ns } = about;
     let mac = link.mac();
     let probe = ip.src == Ip6::UNSPECIFIED;
     if probe {
@@ -283,15 +258,7 @@ fn solicitation_for<F: Frame, T: Tables>(
         tables.claim(vip, &claim(EventKind::NsConflict, key, asker), now_ns);
         return Outcome::NsConflict;
     }
-    answer(
-        frame,
-        eth,
-        tables,
-        vip,
-        link,
-        target,
-        if probe { None } else { Some((ip.src, asker)) },
-    )
+    answer(frame, eth, tables, vip, link, target, if probe { None } else { Some((ip.src, asker)) })
 }
 
 /// Makes an advertisement of the frame: to the asker, or to all nodes in answer to a probe.
@@ -305,11 +272,7 @@ fn answer<F: Frame, T: Tables>(
     target: Ip6,
     asker: Option<(Ip6, Mac)>,
 ) -> Outcome {
-    let router = if link.flags & LINK_ROUTER != 0 {
-        FLAG_ROUTER
-    } else {
-        0
-    };
+    let router = if link.flags & LINK_ROUTER != 0 { FLAG_ROUTER } else { 0 };
     // Answers to a probe are not "solicited", as nobody can be told apart as their receiver (RFC 4861
     // section 7.2.4).
     let (ip_dst, eth_dst, solicited) = match asker {
@@ -322,11 +285,7 @@ fn answer<F: Frame, T: Tables>(
         return Outcome::Failed;
     }
     tables.count_answered(vip);
-    if asker.is_some() {
-        Outcome::NsAnswered
-    } else {
-        Outcome::DadAnswered
-    }
+    if asker.is_some() { Outcome::NsAnswered } else { Outcome::DadAnswered }
 }
 
 #[inline(always)]
@@ -359,23 +318,13 @@ fn advertisement_of<F: Frame, T: Tables>(
     if claimer == about.link.mac() {
         return Outcome::NaNotOurs;
     }
-    tables.claim(
-        about.vip,
-        &claim(EventKind::NaConflict, &about.key, claimer),
-        about.now_ns,
-    );
+    tables.claim(about.vip, &claim(EventKind::NaConflict, &about.key, claimer), about.now_ns);
     Outcome::NaConflict
 }
 
 #[inline(always)]
 fn claim(kind: EventKind, key: &VipKey6, claimer: Mac) -> Claim {
-    Claim {
-        kind,
-        ifindex: key.ifindex,
-        vlan: key.vlan,
-        vip: key.addr,
-        claimer,
-    }
+    Claim { kind, ifindex: key.ifindex, vlan: key.vlan, vip: key.addr.to_be_bytes(), claimer }
 }
 
 /// True for ff02::1:ff00:0/104.
@@ -414,10 +363,7 @@ impl Advertisement {
                 },
                 target,
             },
-            tllao: NdUnit {
-                type_len: Be16::new(OPT_TARGET_LL << 8 | 1),
-                mac,
-            },
+            tllao: NdUnit { type_len: Be16::new(OPT_TARGET_LL << 8 | 1), mac },
         };
         let mut sum = Sum::default();
         sum.pseudo_header(&it.ip);
@@ -457,12 +403,7 @@ impl Sum {
 
     #[inline(always)]
     fn message(&mut self, m: &NdMessage) {
-        let NdHeader {
-            type_code,
-            checksum,
-            flags,
-            reserved,
-        } = m.header;
+        let NdHeader { type_code, checksum, flags, reserved } = m.header;
         for raw in [type_code, checksum, flags, reserved] {
             self.word(raw.raw());
         }

@@ -27,6 +27,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
+pub use self::reconcile::AllForeign;
 use self::{events::Events, file::FileWatch, reconcile::LinkState};
 use crate::{
     config::StaticConfig,
@@ -44,7 +45,7 @@ use crate::{
         plan::{Plan, STATIC_SLOT, VipAt},
     },
     journal::Happening,
-    net::{boot, groups::Groups, link::NetState, packet::PacketSender},
+    net::{boot, groups::Groups, link::NetState, packet::PacketSender, watch::NetError},
 };
 
 /// How often the agent looks whether its programs are still attached, which no event tells.
@@ -147,7 +148,7 @@ async fn take_lock(pins: &Pins, signals: &mut Signals) -> Result<Option<Lock>> {
     let wait = tokio::task::spawn_blocking(move || waiting.wait_for_lock());
     tokio::select! {
         lock = wait => Ok(Some(lock.context("waiting for the lock")??)),
-        () = signals.end() => {
+        () = signals.end.recv() => {
             // The thread that waits cannot be told; it ends with the process.
             std::process::exit(0);
         }
@@ -156,22 +157,31 @@ async fn take_lock(pins: &Pins, signals: &mut Signals) -> Result<Option<Lock>> {
 
 /// The signals that the agent heeds.
 struct Signals {
+    end: EndSignals,
+    hangup: Signal,
+}
+
+/// The signals that ask the agent to end.
+struct EndSignals {
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> Result<Self> {
         Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
+            end: EndSignals {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+            },
             hangup: signal(SignalKind::hangup())?,
         })
     }
+}
 
-    /// Waits for a signal to end.
-    async fn end(&mut self) {
+impl EndSignals {
+    /// Waits for one.
+    async fn recv(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -232,10 +242,11 @@ impl Agent {
 
     async fn run(
         mut self,
-        mut signals: Signals,
+        signals: Signals,
         mut net: watch::Receiver<Arc<NetState>>,
-        follower: impl Future<Output = ()>,
+        follower: impl Future<Output = Result<(), NetError>>,
     ) -> Result<()> {
+        let Signals { mut end, mut hangup } = signals;
         let mut events = Events::open(&self.pins, &mut self.object, self.options.ebpf_log)?;
         let mut file = FileWatch::new(&self.options.file)?;
         let server = Server::bind(&self.options.run_dir)
@@ -255,15 +266,18 @@ impl Agent {
             tokio::select! {
                 biased;
                 _ = heartbeat.tick() => self.heartbeat(),
-                () = signals.end() => break,
+                () = end.recv() => break,
                 changed = net.changed() => {
                     changed.context("the kernel's links are not followed any more")?;
                     self.net = net.borrow_and_update().clone();
                     self.replan();
                 }
-                () = &mut follower => anyhow::bail!("the kernel's links are not followed any more"),
+                ended = &mut follower => {
+                    ended?;
+                    anyhow::bail!("the kernel's links are not followed any more");
+                }
                 () = file.changed() => self.reread(),
-                _ = signals.hangup.recv() => self.reread(),
+                _ = hangup.recv() => self.reread(),
                 ready = events.ready() => {
                     let happenings = events.take(ready?, &self.names());
                     for (at, happening) in happenings {

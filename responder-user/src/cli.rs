@@ -253,11 +253,7 @@ async fn watch(place: PlaceArgs, json: bool) -> Result<ExitCode> {
     let PlaceArgs { bpffs: _, run_dir } = place;
     let print = |line: &str, happening: crate::journal::Happening| {
         let mut out = io::stdout().lock();
-        if json {
-            writeln!(out, "{line}")
-        } else {
-            writeln!(out, "{happening}")
-        }
+        if json { writeln!(out, "{line}") } else { writeln!(out, "{happening}") }
     };
     match control::watch(&run_dir, print).await {
         Ok(()) => Ok(ExitCode::SUCCESS),

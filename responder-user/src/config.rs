@@ -77,10 +77,8 @@ impl StaticConfig {
     }
 
     fn parse(text: &str) -> Result<Self, Problem> {
-        let table = DeTable::parse(text).map_err(|e| Problem {
-            at: e.span().map_or(0, |s| s.start),
-            reason: e.message().to_owned(),
-        })?;
+        let table = DeTable::parse(text)
+            .map_err(|e| Problem { at: e.span().map_or(0, |s| s.start), reason: e.message().to_owned() })?;
         let mut config = Self::default();
         let mut specs = None;
         for (key, value) in table.get_ref() {
@@ -169,10 +167,7 @@ fn line_of(text: &str, at: usize) -> usize {
 
 fn array<'a, 'i>(value: &'a Spanned<DeValue<'i>>, what: &str) -> Result<&'a [Spanned<DeValue<'i>>], Problem> {
     let Some(array) = value.get_ref().as_array() else {
-        return Err(Problem::at(
-            value,
-            format!("{what} must be an array, not {}", kind(value)),
-        ));
+        return Err(Problem::at(value, format!("{what} must be an array, not {}", kind(value))));
     };
     Ok(array)
 }
@@ -314,8 +309,17 @@ mod tests {
     #[test]
     fn what_must_not_be_announced_is_refused_alone() {
         let bad = [
-            "0.0.0.0", "::", "127.0.0.1", "::1", "224.0.0.1", "ff02::1", "255.255.255.255", "169.254.1.1",
-            "0.1.2.3", "::ffff:192.0.2.1", "192.0.2.10",
+            "0.0.0.0",
+            "::",
+            "127.0.0.1",
+            "::1",
+            "224.0.0.1",
+            "ff02::1",
+            "255.255.255.255",
+            "169.254.1.1",
+            "0.1.2.3",
+            "::ffff:192.0.2.1",
+            "192.0.2.10",
         ];
         let mut text = String::from("vips = [\"192.0.2.10\", \"2001:db8::1\"");
         for ip in bad {

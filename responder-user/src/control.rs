@@ -216,7 +216,10 @@ pub async fn ask_status(run_dir: &Path) -> io::Result<Option<AgentStatus>> {
 /// # Errors
 ///
 /// If no agent answers, or the connection breaks.
-pub async fn watch(run_dir: &Path, mut each: impl FnMut(&str, Happening) -> io::Result<()>) -> io::Result<()> {
+pub async fn watch(
+    run_dir: &Path,
+    mut each: impl FnMut(&str, Happening) -> io::Result<()>,
+) -> io::Result<()> {
     let mut stream = BufReader::new(UnixStream::connect(socket_path(run_dir)).await?);
     stream.write_all(b"watch\n").await?;
     let mut line = String::new();

@@ -30,7 +30,8 @@ pub fn run(bpffs: &Path, run_dir: &Path) -> Result<ExitCode> {
         let index = interface.index();
         let name = interface.name().to_string_lossy();
         let linked = pins.xdp_link(index).exists() || pins.tx_link(index).exists();
-        let running = xdp::query(index)?.is_some_and(|x| crate::datapath::object::is_ours(&pins, "xdp", x.prog_id));
+        let running =
+            xdp::query(index)?.is_some_and(|x| crate::datapath::object::is_ours(&pins, "xdp", x.prog_id));
         if linked || running {
             xdp::detach(&pins, index)?;
             egress::detach(&pins, index, Some(&name))?;

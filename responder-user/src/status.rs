@@ -65,7 +65,7 @@ pub struct FenceStatus {
 pub struct PinnedLinkStatus {
     /// Its index.
     pub ifindex: u32,
-    /// Its name when the agent wrote the entry.
+    /// Its name; "if3" for index 3 if it is gone.
     pub name: String,
     /// The hardware address that answers carry.
     pub mac: String,
@@ -158,7 +158,7 @@ fn collect(pins: &Pins, agent: Option<AgentStatus>) -> Result<Status> {
         let running = xdp::query(key.ifindex)?;
         links.push(PinnedLinkStatus {
             ifindex: key.ifindex,
-            name: link.name.as_str().to_owned(),
+            name: interface_name(key.ifindex),
             mac: link.mac().to_string(),
             mode: running.map(|x| x.mode.to_string()),
             prog_id: running.map(|x| x.prog_id),
@@ -175,7 +175,7 @@ fn collect(pins: &Pins, agent: Option<AgentStatus>) -> Result<Status> {
             let (owned, since) = maps.slot(entry.slot).unwrap_or_default();
             let owned = owned && entry.slot != STANDBY_SLOT;
             let link = links.iter().find(|l| l.ifindex == entry.at.ifindex);
-            let name = link.map_or(entry.link.as_str(), |l| &l.name).to_owned();
+            let name = link.map_or_else(|| interface_name(entry.at.ifindex), |l| l.name.clone());
             let state = match (link.is_some_and(|l| l.mode.is_some()), owned) {
                 (false, _) => VipState::Detached,
                 _ if now >= fence.suppress_until_ns => VipState::Abandoned,
@@ -217,6 +217,11 @@ fn collect(pins: &Pins, agent: Option<AgentStatus>) -> Result<Status> {
         events_limited,
         events_lost,
     })
+}
+
+fn interface_name(ifindex: u32) -> String {
+    nix::net::if_::if_indextoname(ifindex)
+        .map_or_else(|_gone| format!("if{ifindex}"), |name| name.to_string_lossy().into_owned())
 }
 
 fn ms(ns: u64) -> i64 {

@@ -21,8 +21,10 @@ pub enum LogFormat {
 /// Starts logging.
 pub fn init(format: LogFormat, ebpf_log: bool) {
     let default = if ebpf_log { LevelFilter::DEBUG } else { LevelFilter::INFO };
-    let filter =
-        EnvFilter::builder().with_env_var("RESPONDER_LOG").with_default_directive(default.into()).from_env_lossy();
+    let filter = EnvFilter::builder()
+        .with_env_var("RESPONDER_LOG")
+        .with_default_directive(default.into())
+        .from_env_lossy();
     let builder = fmt().with_env_filter(filter).with_writer(stderr);
     match format {
         LogFormat::Text => builder.with_ansi(stderr().is_terminal() && !no_color()).init(),

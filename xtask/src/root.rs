@@ -31,10 +31,7 @@ pub(crate) fn command(program: impl AsRef<OsStr>, environment: &[(&str, &OsStr)]
         return Ok(command);
     }
     if on_path("sudo").is_none() {
-        bail!(
-            "`{}` needs root, and there is no sudo: run this as root",
-            program.as_ref().display()
-        );
+        bail!("`{}` needs root, and there is no sudo: run this as root", program.as_ref().display());
     }
     let mut command = Command::new("sudo");
     command.arg("env");

@@ -39,10 +39,7 @@ pub(crate) fn ensure(wanted: Wanted, consent: Consent) -> Result<Choice> {
     let mut failures = String::new();
     for plan in plans {
         consent.obtain("what is missing", &plan.by_hand())?;
-        match plan
-            .carry_out()
-            .and_then(|()| Ok(choose(&Survey::take(), Wanted::Only(plan.kind()))?))
-        {
+        match plan.carry_out().and_then(|()| Ok(choose(&Survey::take(), Wanted::Only(plan.kind()))?)) {
             Ok(mut choice) => {
                 choice.why = "completed just now".to_owned();
                 return Ok(choice);
@@ -117,11 +114,7 @@ impl Plan {
             "gcc",
             "libc6-dev",
         ];
-        compiler
-            .iter()
-            .chain(&linker)
-            .map(|&package| package.to_owned())
-            .collect()
+        compiler.iter().chain(&linker).map(|&package| package.to_owned()).collect()
     }
 
     /// The commands, for a person.
@@ -131,15 +124,10 @@ impl Plan {
         if let Some(command) = self.add_source() {
             commands.push(format!("  {}", tools::shown(&command)));
         }
-        commands.push(tools::by_hand(
-            &packages.iter().map(String::as_str).collect::<Vec<_>>(),
-        ));
+        commands.push(tools::by_hand(&packages.iter().map(String::as_str).collect::<Vec<_>>()));
         if let Ok(command) = self.install_linker() {
             let llvm = self.llvm();
-            commands.push(format!(
-                "  LLVM_PREFIX=/usr/lib/llvm-{llvm} {}",
-                tools::shown(&command)
-            ));
+            commands.push(format!("  LLVM_PREFIX=/usr/lib/llvm-{llvm} {}", tools::shown(&command)));
         }
         commands.join("\n")
     }
@@ -149,10 +137,7 @@ impl Plan {
             run(&mut command)?;
         }
         let packages = self.packages();
-        tools::install(
-            &packages.iter().map(String::as_str).collect::<Vec<_>>(),
-            Consent::Given,
-        )?;
+        tools::install(&packages.iter().map(String::as_str).collect::<Vec<_>>(), Consent::Given)?;
         // A linker may be there that only lacked its LLVM.
         let linker = linker_dir(self.llvm())?.join("bin/bpf-linker");
         if Linker::of(&linker).is_ok_and(|linker| linker.llvm == self.llvm()) {
@@ -185,20 +170,8 @@ impl Plan {
             .env("RUSTC", rustc)
             .env("LLVM_PREFIX", &prefix)
             .env(format!("LLVM_SYS_{llvm}1_PREFIX"), &prefix);
-        command.args([
-            "install",
-            "bpf-linker",
-            "--version",
-            LINKER_VERSION,
-            "--locked",
-            "--force",
-        ]);
-        command.args([
-            "--no-default-features",
-            "--features",
-            &format!("llvm-{llvm}"),
-            "--root",
-        ]);
+        command.args(["install", "bpf-linker", "--version", LINKER_VERSION, "--locked", "--force"]);
+        command.args(["--no-default-features", "--features", &format!("llvm-{llvm}"), "--root"]);
         command.arg(linker_dir(llvm)?);
         Ok(command)
     }

@@ -110,16 +110,10 @@ pub(crate) fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
         );
     }
     let installed = |package: &&str| {
-        let query = Command::new("dpkg-query")
-            .args(["-W", "-f=${db:Status-Status}", package])
-            .output();
+        let query = Command::new("dpkg-query").args(["-W", "-f=${db:Status-Status}", package]).output();
         query.is_ok_and(|output| output.stdout == b"installed")
     };
-    Ok(packages
-        .iter()
-        .copied()
-        .filter(|package| !installed(package))
-        .collect())
+    Ok(packages.iter().copied().filter(|package| !installed(package)).collect())
 }
 
 /// Runs a command whose output goes where ours goes.
@@ -129,10 +123,7 @@ pub(crate) fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
 /// It does not run, or fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let shown = shown(command);
-    let status = command
-        .stdin(Stdio::null())
-        .status()
-        .with_context(|| format!("cannot run `{shown}`"))?;
+    let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot run `{shown}`"))?;
     if !status.success() {
         bail!("`{shown}` failed ({status})");
     }
@@ -142,10 +133,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// A command as it would be typed.
 pub(crate) fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words
-        .map(|word| word.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 /// Finds a program on the path, and where the administrator's are even if the path leaves those out.

@@ -1,11 +1,14 @@
 //! What the kernel reports: claims of our VIPs by others, and log lines for debugging.
 
-use std::{collections::BTreeMap, io, net::Ipv6Addr};
+use std::{collections::BTreeMap, io, net::Ipv6Addr, os::fd::AsRawFd};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
-use responder_common::layout::{Event, EventKind};
+use responder_common::{
+    layout::{Event, EventKind},
+    outcome::Outcome,
+};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{
@@ -17,7 +20,7 @@ use crate::{
 /// Where reports come from.
 pub(super) struct Events {
     ring: AsyncFd<RingBuf<MapData>>,
-    log: Option<AsyncFd<EbpfLogger>>,
+    log: Option<AsyncFd<EbpfLogger<FrameLog>>>,
 }
 
 /// Which of the two has something.
@@ -28,10 +31,11 @@ pub(super) enum Ready {
 
 impl Events {
     pub(super) fn open(pins: &Pins, object: &mut Object, log: bool) -> Result<Self> {
-        let ring = AsyncFd::with_interest(open_events(pins)?, Interest::READABLE)?;
+        let ring = register(open_events(pins)?)?;
         let log = if log {
-            let logger = EbpfLogger::init(object.ebpf()).context("cannot read the kernel side's log")?;
-            Some(AsyncFd::with_interest(logger, Interest::READABLE)?)
+            let logger = EbpfLogger::init_with_logger(object.ebpf(), FrameLog)
+                .context("cannot read the kernel side's log")?;
+            Some(register(logger)?)
         } else {
             None
         };
@@ -76,6 +80,33 @@ impl Events {
             }
         }
     }
+}
+
+#[expect(unsafe_code, reason = "tokio cannot know what keeps a file descriptor open")]
+fn register<T: AsRawFd>(source: T) -> Result<AsyncFd<T>> {
+    // SAFETY: both kinds of sources own their descriptor, never exchange it, and close it when dropped, which
+    // only the `AsyncFd` that takes them here does.
+    Ok(unsafe { AsyncFd::register_with_interest(source, Interest::READABLE) }.map_err(io::Error::from)?)
+}
+
+/// Receives the kernel side's lines, "ifindex N outcome N", and puts the outcome's name there.
+struct FrameLog;
+
+impl log::Log for FrameLog {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = record.args().to_string();
+        let mut numbers = line.split(' ').filter_map(|word| word.parse::<usize>().ok());
+        match (numbers.next(), numbers.next().and_then(|n| Outcome::ALL.get(n))) {
+            (Some(ifindex), Some(outcome)) => tracing::debug!(ifindex, outcome = outcome.name(), "frame"),
+            _ => tracing::debug!(line, "kernel side"),
+        }
+    }
+
+    fn flush(&self) {}
 }
 
 /// Reads one [`Event`] of the ring. `None` if it is of a kind that this program does not know.

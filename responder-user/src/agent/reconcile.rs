@@ -11,7 +11,7 @@ use crate::{
         egress::{self, EgressVia},
         foreign::Foreign,
         object::is_ours,
-        xdp::{self, Attached, AttachError, Attempt, chain},
+        xdp::{self, AttachError, Attached, Attempt, chain},
     },
     decision::{
         change::{Step, steps},
@@ -75,7 +75,8 @@ impl Agent {
         if count > 10 {
             tracing::error!(count, "cannot announce these addresses; `responder status` names them");
         }
-        self.failed_vips.retain(|at, _| self.plan.vips.contains_key(at) && !self.actual.vips.contains_key(at));
+        self.failed_vips
+            .retain(|at, _| self.plan.vips.contains_key(at) && !self.actual.vips.contains_key(at));
     }
 
     fn take_step(&mut self, step: Step) -> Result<(), (VipAt, String)> {
@@ -88,9 +89,11 @@ impl Agent {
             }
             Step::SetLink(index, link) => match self.maps.set_link(index, &link) {
                 Ok(()) => drop(self.actual.links.insert(index, Some(link))),
-                Err(error) => tracing::error!(link = %link.name, error = %chain(&error), "cannot write the link"),
+                Err(error) => {
+                    tracing::error!(link = %link.name, error = %chain(&error), "cannot write the link")
+                }
             },
-            Step::SetVip(at, slot) => match self.maps.set_vip(at, slot, &self.link_name(at.ifindex)) {
+            Step::SetVip(at, slot) => match self.maps.set_vip(at, slot) {
                 Ok(()) => drop(self.actual.vips.insert(at, slot)),
                 Err(error) => {
                     // What stands there now must not be announced as if it had been changed.
@@ -99,7 +102,9 @@ impl Agent {
             },
             Step::RemoveVip(at) => match self.maps.remove_vip(at) {
                 Ok(()) => drop(self.actual.vips.remove(&at)),
-                Err(error) => tracing::error!(vip = %at.ip, error = %chain(&error), "cannot remove the address"),
+                Err(error) => {
+                    tracing::error!(vip = %at.ip, error = %chain(&error), "cannot remove the address")
+                }
             },
             Step::RemoveLink(index) => match self.maps.remove_link(index) {
                 Ok(()) => drop(self.actual.links.remove(&index)),
@@ -144,8 +149,7 @@ impl Agent {
             .collect();
         for index in gone {
             let name = self.net.links.get(&index).map(|link| link.name.clone());
-            for result in
-                [xdp::detach(&self.pins, index), egress::detach(&self.pins, index, name.as_deref())]
+            for result in [xdp::detach(&self.pins, index), egress::detach(&self.pins, index, name.as_deref())]
             {
                 if let Err(error) = result {
                     tracing::warn!(index, error = %chain(&error), "cannot detach");
@@ -175,14 +179,10 @@ impl Agent {
                 tried: Vec::new(),
                 foreign: Some(foreign),
             },
-            AttachError::Refused(tried) => Failure {
-                reason: AttachError::Refused(tried.clone()).to_string(),
-                tried,
-                foreign: None,
-            },
-            AttachError::Other(error) => {
-                Failure { reason: chain(&error), tried: Vec::new(), foreign: None }
+            AttachError::Refused(tried) => {
+                Failure { reason: AttachError::Refused(tried.clone()).to_string(), tried, foreign: None }
             }
+            AttachError::Other(error) => Failure { reason: chain(&error), tried: Vec::new(), foreign: None },
         });
         let before = self.links.insert(index, LinkState { xdp, egress });
         let Some(LinkState { xdp, .. }) = self.links.get(&index) else {
@@ -215,7 +215,8 @@ impl Agent {
                 continue;
             };
             let running = xdp::query(*index).ok().flatten();
-            if running.is_none_or(|x| x.prog_id != attached.prog_id && !is_ours(&self.pins, "xdp", x.prog_id)) {
+            if running.is_none_or(|x| x.prog_id != attached.prog_id && !is_ours(&self.pins, "xdp", x.prog_id))
+            {
                 lost.push(*index);
             }
         }

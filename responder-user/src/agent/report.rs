@@ -29,7 +29,8 @@ impl Agent {
             };
             (plan.name.clone(), status)
         });
-        let refused = self.plan.refused.iter().map(|((ip, link), reason)| (*ip, link.clone(), reason.clone()));
+        let refused =
+            self.plan.refused.iter().map(|((ip, link), reason)| (*ip, link.clone(), reason.clone()));
         let failed =
             self.failed_vips.iter().map(|(at, reason)| (at.ip, self.link_name(at.ifindex), reason.clone()));
         AgentStatus {

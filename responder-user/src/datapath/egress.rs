@@ -5,7 +5,7 @@ use std::{io, path::Path};
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType,
     links::{FdLink, PinnedLink},
-    tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
+    tc::{self, NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcError, TcHandle},
 };
 use serde::Serialize;
 
@@ -114,10 +114,7 @@ fn attach_clsact(object: &mut Object, name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn attach_filter(
-    tx: &mut SchedClassifier,
-    name: &str,
-) -> Result<aya::programs::tc::SchedClassifierLinkId, ProgramError> {
+fn attach_filter(tx: &mut SchedClassifier, name: &str) -> Result<SchedClassifierLinkId, ProgramError> {
     let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
     tx.attach_with_options(name, TcAttachType::Egress, TcAttachOptions::Netlink(options))
 }

@@ -1,16 +1,14 @@
 //! Naming programs that are not ours, so that an operator knows whose they are.
 
 use std::{
-    ffi::CString,
     fmt, fs,
-    os::{
-        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-        unix::ffi::OsStrExt as _,
-    },
+    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
 };
 
 use aya::programs::loaded_programs;
+
+use super::pins::open_pin;
 
 /// A program of somebody else.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,28 +65,8 @@ fn find_pin(dir: &Path, id: u32, depth: u32) -> Option<PathBuf> {
 
 /// The id of the program that is pinned at `path`, or that a link pinned there runs.
 fn program_at(path: &Path) -> Option<u32> {
-    let fd = open_pin(path)?;
+    let fd = open_pin(path).ok()?;
     // The only account of a pinned object that tells programs, links and maps apart.
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
     info.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok())
-}
-
-/// `BPF_OBJ_GET`; aya has it only for objects whose kind is known.
-#[expect(unsafe_code, reason = "a system call without a wrapper")]
-fn open_pin(path: &Path) -> Option<OwnedFd> {
-    /// The part of `union bpf_attr` that this command has (include/uapi/linux/bpf.h).
-    #[repr(C)]
-    struct ObjGet {
-        pathname: u64,
-        bpf_fd: u32,
-        file_flags: u32,
-    }
-    const BPF_OBJ_GET: libc::c_long = 7;
-    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
-    let attr = ObjGet { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
-    // SAFETY: the kernel reads `attr` of the given size and the string, both of which live until it returns.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw const attr, size_of::<ObjGet>()) };
-    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0)?;
-    // SAFETY: a new descriptor that nobody else has.
-    Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }

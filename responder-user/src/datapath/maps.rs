@@ -7,7 +7,7 @@ use responder_common::{
     egress::EgressOutcomes,
     layout::{
         EGRESS, EVENT_LIMIT, EVENTS, EventLimit, FENCE, Fence, LINK_ROUTER, LINKS, Link, LinkKey, MAX_SLOTS,
-        OUTCOMES, SLOTS, SlotState, Text, VIPS4, VIPS6, Vip4, Vip6, VipKey4, VipKey6, VipStats,
+        OUTCOMES, SLOTS, SlotState, VIPS4, VIPS6, Vip4, Vip6, VipKey4, VipKey6, VipStats,
     },
     outcome::Outcomes,
 };
@@ -20,7 +20,6 @@ use super::{
 use crate::decision::plan::{LinkPlan, VipAt};
 
 /// All maps but the ring buffer.
-#[derive(Debug)]
 pub struct Maps {
     vips4: HashMap<MapData, VipKey4, Vip4>,
     vips6: HashMap<MapData, VipKey6, Vip6>,
@@ -41,8 +40,6 @@ pub struct VipEntry {
     pub slot: u32,
     /// Its counters.
     pub stats: VipStats,
-    /// The link's name as it was when the entry was written.
-    pub link: Text<16>,
 }
 
 impl VipAt {
@@ -51,7 +48,7 @@ impl VipAt {
     }
 
     fn key6(&self, ip: std::net::Ipv6Addr) -> VipKey6 {
-        VipKey6 { addr: ip.octets(), ifindex: self.ifindex, vlan: self.vlan }
+        VipKey6 { addr: ip.to_bits(), ifindex: self.ifindex, vlan: self.vlan }
     }
 }
 
@@ -128,11 +125,11 @@ impl Maps {
     /// # Errors
     ///
     /// If the map is full, with the VIP's address, or the kernel refuses for another reason.
-    pub fn set_vip(&mut self, at: VipAt, slot: u32, link: &str) -> Result<(), MapError> {
+    pub fn set_vip(&mut self, at: VipAt, slot: u32) -> Result<(), MapError> {
         match at.ip {
             IpAddr::V4(ip) => {
                 let key = at.key4(ip);
-                let mut entry = Vip4::new(key, slot, link);
+                let mut entry = Vip4::new(key, slot);
                 if let Ok(old) = self.vips4.get(&key, 0) {
                     entry.stats = old.stats;
                 }
@@ -140,7 +137,7 @@ impl Maps {
             }
             IpAddr::V6(ip) => {
                 let key = at.key6(ip);
-                let mut entry = Vip6::new(key, slot, link);
+                let mut entry = Vip6::new(key, slot);
                 if let Ok(old) = self.vips6.get(&key, 0) {
                     entry.stats = old.stats;
                 }
@@ -172,7 +169,6 @@ impl Maps {
             mac: link.mac.octets(),
             flags: if link.router { LINK_ROUTER } else { 0 },
             prefixes: link.prefixes,
-            name: Text::new(&link.name),
         };
         self.links.insert(LinkKey { ifindex, vlan: 0 }, entry, 0)
     }
@@ -192,13 +188,11 @@ impl Maps {
             at: VipAt { ifindex: k.ifindex, vlan: k.vlan, ip: k.ip() },
             slot: v.slot,
             stats: v.stats,
-            link: v.link,
         });
         let v6 = self.vips6.iter().flatten().map(|(k, v)| VipEntry {
             at: VipAt { ifindex: k.ifindex, vlan: k.vlan, ip: k.ip() },
             slot: v.slot,
             stats: v.stats,
-            link: v.link,
         });
         v4.chain(v6)
     }

@@ -21,7 +21,7 @@ use super::{
     pins::{Pins, names},
 };
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/responder.o"));
+pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/responder.o"));
 static OBJECT_WITH_LOG: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/responder-log.o"));
 
 /// How to load.
@@ -179,7 +179,9 @@ fn check_shape(path: &Path, key: u32, value: u32) -> Result<(), DatapathError> {
         return Ok(());
     }
     let info = MapInfo::from_pin(path).map_err(|source| DatapathError::Map { name: "pinned", source })?;
-    for (what, found, needed) in [("a key size of", info.key_size(), key), ("a value size of", info.value_size(), value)] {
+    for (what, found, needed) in
+        [("a key size of", info.key_size(), key), ("a value size of", info.value_size(), value)]
+    {
         if found != needed {
             return Err(DatapathError::MapShape { path: path.to_owned(), what, found, needed });
         }

@@ -11,7 +11,12 @@
 //! ```
 
 use std::{
+    ffi::CString,
     fs, io,
+    os::{
+        fd::{FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -156,10 +161,7 @@ impl Pins {
     /// True if an agent waits in [`Pins::wait_for_lock`].
     #[must_use]
     pub fn successor_waits(&self) -> bool {
-        matches!(
-            lock(&self.successor_dir(), FlockArg::LockExclusiveNonblock),
-            Err(PinsError::Locked { .. })
-        )
+        matches!(lock(&self.successor_dir(), FlockArg::LockExclusiveNonblock), Err(PinsError::Locked { .. }))
     }
 
     /// Where all is pinned.
@@ -221,7 +223,8 @@ impl Pins {
     ///
     /// If something cannot be removed.
     pub fn remove(&self) -> Result<(), PinsError> {
-        for dir in [self.links_dir(), self.progs_dir(), self.maps_dir(), self.successor_dir(), self.root.clone()]
+        for dir in
+            [self.links_dir(), self.progs_dir(), self.maps_dir(), self.successor_dir(), self.root.clone()]
         {
             for name in names(&dir) {
                 let path = dir.join(name);
@@ -256,4 +259,28 @@ fn lock(dir: &Path, how: FlockArg) -> Result<Lock, PinsError> {
         Err((_, Errno::EWOULDBLOCK)) => Err(PinsError::Locked { path: dir.to_owned() }),
         Err((_, errno)) => Err(error(errno.into())),
     }
+}
+
+/// Opens whatever is pinned at `path` (`BPF_OBJ_GET`); aya has it only for objects whose kind is known.
+///
+/// # Errors
+///
+/// If there is nothing, or the kernel refuses.
+#[expect(unsafe_code, reason = "a system call without a wrapper")]
+pub fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    /// The part of `union bpf_attr` that this command has (include/uapi/linux/bpf.h).
+    #[repr(C)]
+    struct ObjGet {
+        pathname: u64,
+        bpf_fd: u32,
+        file_flags: u32,
+    }
+    const BPF_OBJ_GET: libc::c_long = 7;
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attr = ObjGet { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    // SAFETY: the kernel reads `attr` of the given size and the string, both of which live until it returns.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw const attr, size_of::<ObjGet>()) };
+    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: a new descriptor that nobody else has.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -69,11 +69,7 @@ impl SharedFence {
         // SAFETY: `Fence` is three aligned words in this order; the agent writes them only here, and the kernel
         // only reads.
         unsafe {
-            [
-                AtomicU64::from_ptr(base),
-                AtomicU64::from_ptr(base.add(1)),
-                AtomicU64::from_ptr(base.add(2)),
-            ]
+            [AtomicU64::from_ptr(base), AtomicU64::from_ptr(base.add(1)), AtomicU64::from_ptr(base.add(2))]
         }
     }
 

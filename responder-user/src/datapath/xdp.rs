@@ -3,9 +3,9 @@
 use std::{fmt, fs, io, os::fd::AsFd as _, path::Path, thread::sleep, time::Duration};
 
 use aya::programs::{
-    ProgramError, Xdp, XdpMode as AyaMode,
+    ProgramError, XdpMode as AyaMode,
     links::{FdLink, LinkError, PinnedLink},
-    xdp::{XdpAttachType, XdpLink},
+    xdp::XdpLink,
 };
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use super::{
     DatapathError,
     foreign::Foreign,
     object::{Object, is_ours},
-    pins::Pins,
+    pins::{Pins, open_pin},
 };
 use crate::net::{
     NetlinkError,
@@ -236,12 +236,11 @@ fn replace_by_netlink(
     current: XdpOnLink,
 ) -> Result<(), String> {
     let old = pins.progs_dir().join(format!("xdp-{}", current.prog_id));
-    let old = Xdp::from_pin(old, XdpAttachType::Interface).map_err(|e| chain(&e))?;
-    let old = old.fd().map_err(|e| chain(&e))?;
+    let old = open_pin(&old).map_err(|e| chain(&e))?;
     let xdp = object.xdp().map_err(|e| chain(&e))?;
     let new = xdp.fd().map_err(|e| chain(&e))?;
-    let mode = if current.mode == XdpMode::Generic { netlink::Mode::Generic } else { netlink::Mode::Native };
-    netlink::attach(ifindex, new.as_fd(), mode, Some(old.as_fd())).map_err(|e| chain(&e))
+    netlink::attach(ifindex, new.as_fd(), netlink_mode(current.mode), Some(old.as_fd()))
+        .map_err(|e| chain(&e))
 }
 
 /// Attaches where nothing is attached, and pins.
@@ -305,8 +304,7 @@ fn attach_netlink(object: &mut Object, ifindex: u32, mode: AyaMode) -> Result<()
     let xdp = object.xdp().map_err(|e| Refusal::new(&e, None))?;
     let fd = xdp.fd().map_err(|e| Refusal::new(&e, None))?;
     let mode = if mode == AyaMode::Skb { netlink::Mode::Generic } else { netlink::Mode::Native };
-    netlink::attach(ifindex, fd.as_fd(), mode, None)
-        .map_err(|e| Refusal::new(&e, Some(e.errno as i32)))
+    netlink::attach(ifindex, fd.as_fd(), mode, None).map_err(|e| Refusal::new(&e, Some(e.errno as i32)))
 }
 
 /// Detaches what this or an earlier agent has attached to the interface. Others' programs stay.
@@ -324,16 +322,14 @@ pub fn detach(pins: &Pins, ifindex: u32) -> Result<(), DatapathError> {
         if !path.exists() {
             return Ok(());
         }
-        let by_netlink = Xdp::from_pin(&path, XdpAttachType::Interface).ok().and_then(|program| {
-            let fd = program.fd().ok()?;
-            let mode =
-                if current.mode == XdpMode::Generic { netlink::Mode::Generic } else { netlink::Mode::Native };
-            netlink::detach(ifindex, mode, Some(fd.as_fd())).err()
-        });
-        match by_netlink {
-            None => return Ok(()),
+        let mode = netlink_mode(current.mode);
+        let detached = open_pin(&path)
+            .map_err(NetlinkError::from)
+            .and_then(|program| netlink::detach(ifindex, mode, Some(program.as_fd())));
+        match detached {
+            Ok(()) => return Ok(()),
             // Still held by a link that the kernel has not let go yet.
-            Some(_) => sleep(BUSY_WAIT),
+            Err(_) => sleep(BUSY_WAIT),
         }
     }
     Err(DatapathError::Netlink {
@@ -369,6 +365,10 @@ pub fn query(ifindex: u32) -> Result<Option<XdpOnLink>, DatapathError> {
             source,
         }),
     }
+}
+
+fn netlink_mode(mode: XdpMode) -> netlink::Mode {
+    if mode == XdpMode::Generic { netlink::Mode::Generic } else { netlink::Mode::Native }
 }
 
 fn mode_name(mode: AyaMode) -> &'static str {

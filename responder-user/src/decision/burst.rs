@@ -205,7 +205,8 @@ mod tests {
     fn at_once_past_a_second_and_for_ever() {
         let mut bursts = Bursts::new(POLICY);
         bursts.gain(1, 2, ms(5000));
-        let times: Vec<_> = run(&mut bursts, ms(5000), ms(70_000)).iter().map(|(t, _)| t.as_millis()).collect();
+        let times: Vec<_> =
+            run(&mut bursts, ms(5000), ms(70_000)).iter().map(|(t, _)| t.as_millis()).collect();
         assert_eq!(times, [5000, 6100, 7200, 37_200, 67_200]);
     }
 

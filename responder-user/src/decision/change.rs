@@ -87,7 +87,8 @@ mod tests {
     }
 
     fn plan(vips: &[(u8, u32)], mac: Mac, running: bool) -> Plan {
-        let link = LinkPlan { name: "eth0".into(), mac, running, router: false, prefixes: Default::default() };
+        let link =
+            LinkPlan { name: "eth0".into(), mac, running, router: false, prefixes: Default::default() };
         Plan {
             links: [(3, link)].into(),
             vips: vips.iter().map(|(n, slot)| (vip(*n), *slot)).collect(),

@@ -171,9 +171,7 @@ pub(super) fn default_route(body: &[u8]) -> Vec<u32> {
                 while let Some((header, _)) = rest.split_at_checked(NEXTHOP_HEADER) {
                     links.extend(header.get(4..8).and_then(index_of));
                     let len = usize::from(u16::from_ne_bytes([header[0], header[1]]));
-                    rest = rest
-                        .get(len.max(NEXTHOP_HEADER).next_multiple_of(4)..)
-                        .unwrap_or_default();
+                    rest = rest.get(len.max(NEXTHOP_HEADER).next_multiple_of(4)..).unwrap_or_default();
                 }
             }
             _ => {}

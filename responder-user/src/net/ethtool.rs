@@ -108,19 +108,12 @@ fn offloads(ifname: &str) -> io::Result<(Vec<String>, Vec<u32>)> {
 
 fn words_of(value: u64) -> [u32; 2] {
     let b = value.to_ne_bytes();
-    [
-        u32::from_ne_bytes([b[0], b[1], b[2], b[3]]),
-        u32::from_ne_bytes([b[4], b[5], b[6], b[7]]),
-    ]
+    [u32::from_ne_bytes([b[0], b[1], b[2], b[3]]), u32::from_ne_bytes([b[4], b[5], b[6], b[7]])]
 }
 
 /// The text in a field of fixed size.
 fn string(words: &[u32]) -> String {
-    let bytes = words
-        .iter()
-        .flat_map(|word| word.to_ne_bytes())
-        .take_while(|&byte| byte != 0)
-        .collect();
+    let bytes = words.iter().flat_map(|word| word.to_ne_bytes()).take_while(|&byte| byte != 0).collect();
     String::from_utf8(bytes).unwrap_or_default()
 }
 
@@ -131,35 +124,18 @@ fn call(ifname: &str, request: &mut [u32]) -> io::Result<()> {
     // SAFETY: `ifreq` consists of integers, arrays and pointers, for which zero is a value.
     let mut ifreq: libc::ifreq = unsafe { std::mem::zeroed() };
     if ifname.len() >= ifreq.ifr_name.len() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("{ifname:?} is too long a name"),
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{ifname:?} is too long a name")));
     }
     for (to, from) in ifreq.ifr_name.iter_mut().zip(ifname.bytes()) {
         *to = from.cast_signed();
     }
     ifreq.ifr_ifru.ifru_data = request.as_mut_ptr().cast();
-    let socket = socket(
-        AddressFamily::Inet,
-        SockType::Datagram,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )?;
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     #[expect(unsafe_code, reason = "see above")]
     // SAFETY: the name ends with a zero, and `request` has room for what its command makes the kernel write:
     // fixed structures, or as many strings and blocks as the request itself counts; the number of strings is the
     // kernel's own constant, asked for just before.
-    let done = unsafe {
-        libc::ioctl(
-            std::os::fd::AsRawFd::as_raw_fd(&socket),
-            libc::SIOCETHTOOL,
-            &mut ifreq,
-        )
-    };
-    if done < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    let done =
+        unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&socket), libc::SIOCETHTOOL, &mut ifreq) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -79,12 +79,7 @@ impl Groups {
     /// other reasons is tried anew, too.
     pub fn sync(&mut self, wanted: &BTreeSet<(u32, Ipv6Addr)>) -> GroupReport {
         let mut errors = Vec::new();
-        let stale: Vec<_> = self
-            .joined
-            .keys()
-            .filter(|have| !wanted.contains(have))
-            .copied()
-            .collect();
+        let stale: Vec<_> = self.joined.keys().filter(|have| !wanted.contains(have)).copied().collect();
         for group in stale {
             self.leave(group);
         }
@@ -106,12 +101,8 @@ impl Groups {
             }
         }
 
-        let ended: Vec<_> = self
-            .all_multicast
-            .keys()
-            .filter(|have| !limits.contains_key(have))
-            .copied()
-            .collect();
+        let ended: Vec<_> =
+            self.all_multicast.keys().filter(|have| !limits.contains_key(have)).copied().collect();
         for link in ended {
             self.all_multicast.remove(&link);
             self.set_all_multicast(link, false).ok(); // the link may be gone
@@ -121,10 +112,7 @@ impl Groups {
                 && let Err(error) = self.set_all_multicast(link, true)
             {
                 let what = format!("{reason}; receiving all multicast instead failed, too: {error}");
-                errors.extend(
-                    self.missing(wanted, link)
-                        .map(|group| (link, group, what.clone())),
-                );
+                errors.extend(self.missing(wanted, link).map(|group| (link, group, what.clone())));
                 continue;
             }
             self.all_multicast.insert(link, reason);
@@ -154,22 +142,13 @@ impl Groups {
     }
 
     fn missing(&self, wanted: &BTreeSet<(u32, Ipv6Addr)>, link: u32) -> impl Iterator<Item = Ipv6Addr> {
-        let of_link = wanted
-            .iter()
-            .filter(move |have| have.0 == link && have.1.is_multicast());
-        of_link
-            .filter(|have| !self.joined.contains_key(have))
-            .map(|have| have.1)
+        let of_link = wanted.iter().filter(move |have| have.0 == link && have.1.is_multicast());
+        of_link.filter(|have| !self.joined.contains_key(have)).map(|have| have.1)
     }
 
     fn join(&mut self, link: u32, group: Ipv6Addr) -> Result<(), Refused> {
         // The newest first: it is the one with room, unless groups of an older one were left.
-        let with_room = self
-            .holders
-            .iter()
-            .rev()
-            .find(|(_, holder)| !holder.full)
-            .map(|(&id, _)| id);
+        let with_room = self.holders.iter().rev().find(|(_, holder)| !holder.full).map(|(&id, _)| id);
         if let Some(id) = with_room
             && self.join_by(id, link, group)?
         {
@@ -179,14 +158,7 @@ impl Groups {
             .map_err(|error| Refused::Limit(format!("no further socket for multicast groups: {error}")))?;
         let id = self.next_holder;
         self.next_holder = id.wrapping_add(1);
-        self.holders.insert(
-            id,
-            Holder {
-                socket,
-                joined: 0,
-                full: false,
-            },
-        );
+        self.holders.insert(id, Holder { socket, joined: 0, full: false });
         let joined = self.join_by(id, link, group);
         if !matches!(joined, Ok(true)) {
             self.holders.remove(&id);
@@ -194,9 +166,7 @@ impl Groups {
         if joined? {
             return Ok(());
         }
-        Err(Refused::Limit(
-            "net.core.optmem_max has no room for one multicast group".to_owned(),
-        ))
+        Err(Refused::Limit("net.core.optmem_max has no room for one multicast group".to_owned()))
     }
 
     /// False if the socket has no room left.
@@ -242,21 +212,14 @@ impl Groups {
         if self.packet.is_err() {
             self.packet = packet_socket();
         }
-        let packet = self
-            .packet
-            .as_ref()
-            .map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
+        let packet = self.packet.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
         let request = libc::packet_mreq {
             mr_ifindex: i32::try_from(link).map_err(io::Error::other)?,
             mr_type: libc::PACKET_MR_ALLMULTI as u16,
             mr_alen: 0,
             mr_address: [0; 8],
         };
-        let option = if on {
-            libc::PACKET_ADD_MEMBERSHIP
-        } else {
-            libc::PACKET_DROP_MEMBERSHIP
-        };
+        let option = if on { libc::PACKET_ADD_MEMBERSHIP } else { libc::PACKET_DROP_MEMBERSHIP };
         #[expect(unsafe_code, reason = "no crate offers these options of packet(7)")]
         // SAFETY: the kernel reads a `packet_mreq`, which lives here and is given with its own size.
         let set = unsafe {
@@ -268,21 +231,12 @@ impl Groups {
                 size_of_val(&request) as libc::socklen_t,
             )
         };
-        if set < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }
 
 /// Protocol 0 (`None`): it receives nothing.
 fn packet_socket() -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC;
-    Ok(nix::sys::socket::socket(
-        AddressFamily::Packet,
-        SockType::Raw,
-        flags,
-        None,
-    )?)
+    Ok(nix::sys::socket::socket(AddressFamily::Packet, SockType::Raw, flags, None)?)
 }

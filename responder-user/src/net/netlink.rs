@@ -60,15 +60,8 @@ impl Connection {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         // Both came with 4.12 and 4.3; without them errors are only numbers.
-        socket
-            .set_ext_ack(true)
-            .and_then(|()| socket.set_cap_ack(true))
-            .ok();
-        Ok(Self {
-            socket,
-            sequence: 0,
-            buffer: Vec::with_capacity(BUFFER),
-        })
+        socket.set_ext_ack(true).and_then(|()| socket.set_cap_ack(true)).ok();
+        Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(BUFFER) })
     }
 
     /// Sends `message` and waits for its end. `each` gets the type and body of every message of the reply.
@@ -126,10 +119,7 @@ impl Connection {
         each: &mut impl FnMut(u16, &[u8]),
     ) -> Result<bool, NetlinkError> {
         if !receive(&self.socket, &mut self.buffer)? {
-            return Err(NetlinkError {
-                errno: Errno::EMSGSIZE,
-                extack: None,
-            });
+            return Err(NetlinkError { errno: Errno::EMSGSIZE, extack: None });
         }
         for message in messages(&self.buffer) {
             if message.sequence_number() != self.sequence {
@@ -170,10 +160,7 @@ pub(super) fn messages(mut rest: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[
 /// What an `NLMSG_ERROR` or `NLMSG_DONE` reports, with the kernel's explanation.
 fn refusal(message: &NetlinkBuffer<&[u8]>) -> Result<(), NetlinkError> {
     let payload = message.payload();
-    let code = payload
-        .get(..4)
-        .and_then(|code| parse_i32(code).ok())
-        .unwrap_or(0);
+    let code = payload.get(..4).and_then(|code| parse_i32(code).ok()).unwrap_or(0);
     if code == 0 {
         return Ok(());
     }
@@ -195,8 +182,5 @@ fn refusal(message: &NetlinkBuffer<&[u8]>) -> Result<(), NetlinkError> {
         .map_while(Result::ok)
         .find(|nla| nla.kind() == EXTACK_MSG)
         .and_then(|nla| parse_string(nla.value()).ok());
-    Err(NetlinkError {
-        errno: Errno::from_raw(code.wrapping_neg()),
-        extack,
-    })
+    Err(NetlinkError { errno: Errno::from_raw(code.wrapping_neg()), extack })
 }

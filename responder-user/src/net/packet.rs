@@ -58,10 +58,6 @@ impl PacketSender {
                 size_of::<libc::sockaddr_ll>() as libc::socklen_t,
             )
         };
-        if sent < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }

@@ -16,9 +16,7 @@ pub fn ipv6_forwarding(ifname: &str) -> io::Result<bool> {
             format!("{ifname:?} cannot be the name of an interface"),
         ));
     }
-    let path = Path::new("/proc/sys/net/ipv6/conf")
-        .join(ifname)
-        .join("forwarding");
+    let path = Path::new("/proc/sys/net/ipv6/conf").join(ifname).join("forwarding");
     let value = fs::read_to_string(&path)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display())))?;
     Ok(value.trim() != "0")

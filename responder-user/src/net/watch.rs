@@ -74,10 +74,7 @@ pub enum NetError {
 ///
 /// If there is no netlink, or the kernel does not list what there is.
 pub async fn watch() -> Result<
-    (
-        watch::Receiver<Arc<NetState>>,
-        impl Future<Output = Result<(), NetError>> + Send + 'static,
-    ),
+    (watch::Receiver<Arc<NetState>>, impl Future<Output = Result<(), NetError>> + Send + 'static),
     NetError,
 > {
     watch_with_buffer(EVENT_BUFFER).await
@@ -91,10 +88,7 @@ pub async fn watch() -> Result<
 pub async fn watch_with_buffer(
     bytes: usize,
 ) -> Result<
-    (
-        watch::Receiver<Arc<NetState>>,
-        impl Future<Output = Result<(), NetError>> + Send + 'static,
-    ),
+    (watch::Receiver<Arc<NetState>>, impl Future<Output = Result<(), NetError>> + Send + 'static),
     NetError,
 > {
     let socket = subscribe(bytes)?;
@@ -121,17 +115,11 @@ fn subscribe(bytes: usize) -> Result<Socket, NetError> {
     socket.set_non_blocking(true).map_err(NetError::Open)?;
     // Without CAP_NET_ADMIN `net.core.rmem_max` is the limit; that costs overruns, not correctness.
     if nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &bytes).is_err() {
-        socket
-            .set_rx_buf_sz(i32::try_from(bytes).unwrap_or(i32::MAX))
-            .map_err(NetError::Open)?;
+        socket.set_rx_buf_sz(i32::try_from(bytes).unwrap_or(i32::MAX)).map_err(NetError::Open)?;
     }
-    SockRef::from(&socket)
-        .attach_filter(&default_routes_only())
-        .map_err(NetError::Open)?;
+    SockRef::from(&socket).attach_filter(&default_routes_only()).map_err(NetError::Open)?;
     for (name, group) in GROUPS {
-        socket
-            .add_membership(group)
-            .map_err(|source| NetError::Join { group: name, source })?;
+        socket.add_membership(group).map_err(|source| NetError::Join { group: name, source })?;
     }
     Ok(socket)
 }
@@ -275,8 +263,7 @@ impl Follower {
             return;
         };
         if let Some(link) = self.state.links.get_mut(&index) {
-            link.addrs
-                .retain(|have| (have.ip, have.len) != (gone.ip, gone.len));
+            link.addrs.retain(|have| (have.ip, have.len) != (gone.ip, gone.len));
         }
         // IPv4 routes that use it as their source vanish without an event.
         self.routes_stale |= self.state.default_route_links.contains(&index);
@@ -318,9 +305,7 @@ impl Follower {
         // this request waits for.
         let mut barrier = LinkMessage::default();
         barrier.header.index = LOOPBACK;
-        self.requests
-            .request(RouteNetlinkMessage::GetLink(barrier), |_, _| ())
-            .ok();
+        self.requests.request(RouteNetlinkMessage::GetLink(barrier), |_, _| ()).ok();
 
         let mut routes = RouteMessage::default();
         routes.header.address_family = AddressFamily::Unspec;
@@ -338,10 +323,7 @@ impl Follower {
                 },
             )
             .await
-            .map_err(|source| NetError::List {
-                what: "routes",
-                source,
-            })
+            .map_err(|source| NetError::List { what: "routes", source })
     }
 }
 
@@ -360,11 +342,7 @@ fn add_address(state: &mut NetState, body: &[u8]) {
     let Some(link) = state.links.get_mut(&index) else {
         return;
     };
-    match link
-        .addrs
-        .iter_mut()
-        .find(|have| (have.ip, have.len) == (new.ip, new.len))
-    {
+    match link.addrs.iter_mut().find(|have| (have.ip, have.len) == (new.ip, new.len)) {
         Some(known) => *known = new,
         None => link.addrs.push(new),
     }

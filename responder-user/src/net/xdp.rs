@@ -61,12 +61,7 @@ pub fn attach(
     expected: Option<BorrowedFd<'_>>,
 ) -> Result<(), NetlinkError> {
     match expected {
-        None => set(
-            ifindex,
-            prog.as_raw_fd(),
-            mode.flag() | XDP_FLAGS_UPDATE_IF_NOEXIST,
-            None,
-        ),
+        None => set(ifindex, prog.as_raw_fd(), mode.flag() | XDP_FLAGS_UPDATE_IF_NOEXIST, None),
         Some(expected) => replace(ifindex, Some(prog), mode, expected),
     }
 }
@@ -94,10 +89,7 @@ fn replace(
     match set(ifindex, fd, mode.flag() | XDP_FLAGS_REPLACE, Some(expected)) {
         // How a kernel that does not know the flag refuses it. (If it was the driver that refused, it will
         // do so again.)
-        Err(NetlinkError {
-            errno: Errno::EINVAL,
-            extack: None,
-        }) => overwrite(ifindex, prog, mode, expected),
+        Err(NetlinkError { errno: Errno::EINVAL, extack: None }) => overwrite(ifindex, prog, mode, expected),
         other => other,
     }
 }
@@ -119,17 +111,9 @@ pub fn overwrite(
     if attached != Some(expected) {
         let found = attached.map_or_else(|| "no program".to_owned(), |id| format!("program {id}"));
         let text = format!("{found} is attached, not the expected program {expected}");
-        return Err(NetlinkError {
-            errno: Errno::EEXIST,
-            extack: Some(text),
-        });
+        return Err(NetlinkError { errno: Errno::EEXIST, extack: Some(text) });
     }
-    set(
-        ifindex,
-        prog.map_or(NONE, |prog| prog.as_raw_fd()),
-        mode.flag(),
-        None,
-    )
+    set(ifindex, prog.map_or(NONE, |prog| prog.as_raw_fd()), mode.flag(), None)
 }
 
 /// The kernel's id of a loaded program; `bpf(2)` tells it only to the privileged before Linux 5.8.
@@ -137,10 +121,7 @@ fn program_id(prog: BorrowedFd<'_>) -> Result<u32, NetlinkError> {
     fs::read_to_string(format!("/proc/self/fdinfo/{}", prog.as_raw_fd()))?
         .lines()
         .find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok())
-        .ok_or(NetlinkError {
-            errno: Errno::EBADF,
-            extack: None,
-        })
+        .ok_or(NetlinkError { errno: Errno::EBADF, extack: None })
 }
 
 /// The XDP program of a link, whoever attached it and however.
@@ -156,10 +137,7 @@ pub fn query(ifindex: u32) -> Result<Option<XdpOnLink>, NetlinkError> {
     Connection::open()?.request(RouteNetlinkMessage::GetLink(message), |_, body| {
         link = decode::link(body);
     })?;
-    link.map(|link| link.xdp).ok_or(NetlinkError {
-        errno: Errno::ENODEV,
-        extack: None,
-    })
+    link.map(|link| link.xdp).ok_or(NetlinkError { errno: Errno::ENODEV, extack: None })
 }
 
 fn set(ifindex: u32, fd: RawFd, flags: u32, expected: Option<BorrowedFd<'_>>) -> Result<(), NetlinkError> {

@@ -110,7 +110,8 @@ fn links(out: &mut impl Write, status: &Status, paint: Paint) -> io::Result<()> 
 
 fn vips(out: &mut impl Write, status: &Status, paint: Paint) -> io::Result<()> {
     writeln!(out)?;
-    let mut table = new_table(["VIP", "LINK", "STATE", "SLOT", "ANSWERED", "SUPPRESSED", "CONFLICTS", "ANNOUNCED"]);
+    let mut table =
+        new_table(["VIP", "LINK", "STATE", "SLOT", "ANSWERED", "SUPPRESSED", "CONFLICTS", "ANNOUNCED"]);
     for vip in status.vips.iter().take(SHOWN) {
         let state = match vip.state {
             VipState::Answering => paint.good("answering"),
@@ -128,8 +129,10 @@ fn vips(out: &mut impl Write, status: &Status, paint: Paint) -> io::Result<()> {
             vip.answered.to_string(),
             vip.suppressed.to_string(),
             if vip.conflicts == 0 { "0".to_owned() } else { paint.bad(vip.conflicts.to_string()) },
-            vip.announced_age_ms
-                .map_or_else(|| "-".to_owned(), |age| format!("{} ago", time(i64::try_from(age).unwrap_or(i64::MAX)))),
+            vip.announced_age_ms.map_or_else(
+                || "-".to_owned(),
+                |age| format!("{} ago", time(i64::try_from(age).unwrap_or(i64::MAX))),
+            ),
         ]);
     }
     writeln!(out, "{table}")?;
@@ -178,10 +181,6 @@ fn new_table<const N: usize>(header: [&str; N]) -> Table {
 fn time(ms: i64) -> String {
     let duration = Duration::from_millis(ms.unsigned_abs());
     // Tenths are enough for people; below ten seconds all of them.
-    let rounded = if ms.abs() < 10_000 {
-        duration
-    } else {
-        Duration::from_secs(duration.as_secs())
-    };
+    let rounded = if ms.abs() < 10_000 { duration } else { Duration::from_secs(duration.as_secs()) };
     humantime::format_duration(rounded).to_string()
 }
