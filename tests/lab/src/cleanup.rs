@@ -127,6 +127,7 @@ pub(crate) fn install() {
         };
         thread::spawn(move || {
             for signal in signals.forever() {
+                eprintln!("signal {signal}: cleaning up");
                 remove_all();
                 emulate_default_handler(signal).ok();
             }
@@ -138,23 +139,24 @@ pub(crate) fn install() {
 ///
 /// Returns the names of what it removed.
 pub fn cleanup_stale() -> Vec<String> {
-    remove_labs(|_, kept| !kept)
+    remove_labs(false)
 }
 
 /// Removes labs that were kept after their process ended ([`crate::Lab::keep`]).
 ///
 /// Returns the names of what it removed.
 pub fn cleanup_kept() -> Vec<String> {
-    remove_labs(|_, _| true)
+    remove_labs(true)
 }
 
-fn remove_labs(select: impl Fn(&str, bool) -> bool) -> Vec<String> {
+/// Removes labs of dead processes, or those that were kept.
+fn remove_labs(kept: bool) -> Vec<String> {
     let mut removed = Vec::new();
     let selected = |name: &str| {
-        let Some((lab, pid)) = lab_of(name) else {
-            return false;
-        };
-        !Path::new(&format!("/proc/{pid}")).exists() && select(lab, lab_dir(lab).join(KEPT).exists())
+        lab_of(name).is_some_and(|(lab, pid)| match lab_dir(lab).join(KEPT).exists() {
+            true => kept,
+            false => !kept && !Path::new(&format!("/proc/{pid}")).exists(),
+        })
     };
     for name in names_in(Path::new("/run/netns")).filter(|n| selected(n)) {
         let pids = Command::new("ip").args(["netns", "pids", &name]).output();

@@ -153,6 +153,18 @@ impl Prober {
         self.wait(&format!("an answer by {mac}"), deadline, |a| a.mac == mac)
     }
 
+    /// Waits until `count` more questions have been answered.
+    ///
+    /// # Errors
+    ///
+    /// If there are fewer within `deadline`.
+    pub fn wait_answers(&self, count: usize, deadline: Duration) -> Result<()> {
+        let start = self.shared.log().answers.len();
+        wait_until(&format!("{count} answers"), deadline, || {
+            (self.shared.log().answers.len() >= start + count).then_some(())
+        })
+    }
+
     /// Waits until `count` more questions have been asked and nothing has been heard since before the first of them.
     ///
     /// # Errors

@@ -10,8 +10,8 @@ use std::{
 
 use nix::sys::signal::Signal;
 use responder_lab::{
-    Capture, Lab, Mac, NeighbourWatch, Prober, Probing, frames, namespaces, neighbour, resolve, root_or_skip,
-    tools, tools_or_skip, traffic, wait_until,
+    Capture, Lab, Mac, NeighbourWatch, Prober, Probing, frames, namespaces, neighbour, paths, resolve,
+    root_or_skip, tools, tools_or_skip, traffic, wait_until,
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -159,6 +159,40 @@ fn neighbour_changes_and_announcements_are_seen() {
         assert_eq!(neighbour(c.ns(), vip).unwrap(), Some(b.mac()));
     }
     assert!(!capture.stop().unwrap().is_empty());
+}
+
+#[test]
+fn native_transmission_needs_a_program_at_the_port() {
+    if !root_or_skip("native_transmission_needs_a_program_at_the_port") {
+        return;
+    }
+    for native in [true, false] {
+        let lab = Lab::builder().hosts(&["a"]).native_ports(native).build().unwrap();
+        let (a, c) = (lab.node("a"), lab.node("c"));
+        let object = paths::object("reference.o").unwrap();
+        let object = object.to_str().unwrap();
+        a.ns()
+            .check(&[
+                "ip", "link", "set", "eth0", "xdpdrv", "object", object, "program", "swap",
+            ])
+            .unwrap();
+        let capture = Capture::start(c.ns(), "eth0").unwrap();
+        // To host a alone, whose program sends it back with the addresses swapped.
+        let question = frames::arp(
+            a.mac(),
+            frames::Arp {
+                op: 1,
+                sha: c.mac(),
+                spa: V4,
+                tha: Mac::ZERO,
+                tpa: V4,
+            },
+        );
+        responder_lab::send(c.ns(), "eth0", &question).unwrap();
+        let deadline = if native { SOON } else { Duration::from_millis(300) };
+        let back = capture.wait_for("the frame", deadline, |f| (f.src, f.dst) == (a.mac(), c.mac()));
+        assert_eq!(back.is_ok(), native, "{back:?}");
+    }
 }
 
 #[test]
