@@ -1,6 +1,7 @@
 //! Every build and test step of the project.
 
 mod build;
+mod demo;
 mod ebpf;
 mod object;
 mod root;
@@ -25,6 +26,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     BuildEbpf(ebpf::Arguments),
+    Demo(demo::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -40,5 +42,6 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::BuildEbpf(arguments) => ebpf::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
     }
 }
