@@ -8,7 +8,9 @@
 //! * [`CLIENT`] asks, [`OTHER`] is some other station.
 
 mod arp;
+mod arp_more;
 mod ndp;
+mod ndp_more;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -154,13 +156,14 @@ impl Case {
 #[must_use]
 pub fn all() -> Vec<Case> {
     let mut cases = arp::cases();
-    cases.extend(arp::tagged());
-    cases.extend(arp::extra());
+    cases.extend(arp_more::lengths());
+    cases.extend(arp_more::tagged());
+    cases.extend(arp_more::extra());
     cases.extend(ndp::solicitations());
     cases.extend(ndp::options());
-    cases.extend(ndp::addresses());
-    cases.extend(ndp::headers());
-    cases.extend(ndp::advertisements());
+    cases.extend(ndp_more::addresses());
+    cases.extend(ndp_more::headers());
+    cases.extend(ndp_more::advertisements());
     cases
 }
 

@@ -1,4 +1,5 @@
 //! The acceptance list, in every state, in both entry points of the program, byte by byte.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -1,5 +1,6 @@
 //! The rule that carries the list of what is dropped: a frame that Linux would answer about a known address is
 //! never passed to it. Asked here: Linux itself, with the addresses on a TAP device of its own namespace.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
 
 use std::{
     fs::{File, OpenOptions, write},
