@@ -73,22 +73,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         world.lab.keep()?;
         how_to_look_around(&world, &show);
     }
-    Ok(if holds {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Toolchain, packages, eBPF objects, agent.
 fn prepare(consent: Consent) -> Result<()> {
     step("tools", || install(&PACKAGES, consent))?;
-    step("eBPF objects", || {
-        ebpf::build(Wanted::Auto, consent, &Request::new(&workspace()))
-    })?;
-    step("agent", || {
-        run_command(cargo().args(["build", "--quiet", "--package", "responder-user"]))
-    })
+    step("eBPF objects", || ebpf::build(Wanted::Auto, consent, &Request::new(&workspace())))?;
+    step("agent", || run_command(cargo().args(["build", "--quiet", "--package", "responder-user"])))
 }
 
 /// The rest of the demo in a process of root's.
@@ -106,11 +98,7 @@ fn as_root(arguments: &Arguments) -> Result<ExitCode> {
         command.args(set.then_some(flag));
     }
     let status = command.status().context("running sudo")?;
-    Ok(if status.success() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn play(show: &mut Show, keep: bool) -> Result<World> {
@@ -148,11 +136,7 @@ fn picture(lab: &Lab) -> String {
 }
 
 fn how_to_look_around(world: &World, show: &Show) {
-    let sudo = if env::var_os("SUDO_USER").is_some() {
-        "sudo "
-    } else {
-        ""
-    };
+    let sudo = if env::var_os("SUDO_USER").is_some() { "sudo " } else { "" };
     let (a, b, c) = (world.lab.node("a"), world.lab.node("b"), world.lab.node("c"));
     let enter = |path: &Path| format!("{sudo}nsenter --net={}", path.display());
     let responder = world.agent_a.commands().command("status");

@@ -35,10 +35,7 @@ impl StaticFile {
     /// A file that names these interfaces (names or globs) and no VIP yet.
     #[must_use]
     pub fn on(interfaces: &[&str]) -> Self {
-        Self {
-            interfaces: interfaces.iter().map(|&i| i.to_owned()).collect(),
-            vips: Vec::new(),
-        }
+        Self { interfaces: interfaces.iter().map(|&i| i.to_owned()).collect(), vips: Vec::new() }
     }
 
     /// With VIPs that are owned.
@@ -51,18 +48,14 @@ impl StaticFile {
     /// With VIPs that are known but owned elsewhere.
     #[must_use]
     pub fn standby(mut self, vips: &[IpAddr]) -> Self {
-        self.vips.extend(
-            vips.iter()
-                .map(|vip| format!("{{ address = \"{vip}\", standby = true }}")),
-        );
+        self.vips.extend(vips.iter().map(|vip| format!("{{ address = \"{vip}\", standby = true }}")));
         self
     }
 
     /// With a VIP only on these interfaces.
     #[must_use]
     pub fn own_on(mut self, vip: IpAddr, interfaces: &[&str]) -> Self {
-        self.vips
-            .push(format!("{{ address = \"{vip}\", interfaces = {interfaces:?} }}"));
+        self.vips.push(format!("{{ address = \"{vip}\", interfaces = {interfaces:?} }}"));
         self
     }
 
@@ -100,10 +93,7 @@ impl Agent {
         commands.write(&file.text())?;
         let mut command = commands.command("run");
         command.arg("--static").arg(&commands.file).args(options);
-        Ok(Self {
-            process: node.ns().spawn(command)?,
-            commands,
-        })
+        Ok(Self { process: node.ns().spawn(command)?, commands })
     }
 
     /// Like [`Agent::spawn`], and waits until the agent reports that it runs ([`Agent::wait_ready`]).
@@ -163,10 +153,7 @@ impl Agent {
     /// If it has ended by itself before.
     pub fn kill(mut self) -> Result<()> {
         if let Some(status) = self.process.try_wait()? {
-            bail!(
-                "the agent had ended before: {status}\n{}",
-                self.process.last_words()
-            );
+            bail!("the agent had ended before: {status}\n{}", self.process.last_words());
         }
         self.process.kill()?;
         Ok(())

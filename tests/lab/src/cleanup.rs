@@ -36,11 +36,8 @@ struct Registry {
     dirs: BTreeSet<PathBuf>,
 }
 
-static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
-    processes: BTreeSet::new(),
-    namespaces: BTreeSet::new(),
-    dirs: BTreeSet::new(),
-});
+static REGISTRY: Mutex<Registry> =
+    Mutex::new(Registry { processes: BTreeSet::new(), namespaces: BTreeSet::new(), dirs: BTreeSet::new() });
 
 fn registry() -> MutexGuard<'static, Registry> {
     REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
@@ -95,11 +92,7 @@ fn remove_all() {
     }
     let (processes, namespaces, dirs) = {
         let mut r = registry();
-        (
-            std::mem::take(&mut r.processes),
-            std::mem::take(&mut r.namespaces),
-            std::mem::take(&mut r.dirs),
-        )
+        (std::mem::take(&mut r.processes), std::mem::take(&mut r.namespaces), std::mem::take(&mut r.dirs))
     };
     for pid in processes {
         kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
@@ -184,10 +177,7 @@ pub(crate) fn lab_dir(lab: &str) -> PathBuf {
 }
 
 fn names_in(dir: &Path) -> impl Iterator<Item = String> {
-    fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+    fs::read_dir(dir).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok())
 }
 
 /// The lab's name and its process's pid, from `rsp-<pid>-<n>` or `rsp-<pid>-<n>-<role>`.

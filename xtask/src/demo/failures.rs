@@ -22,12 +22,7 @@ pub(super) fn restart(mut world: World, show: &mut Show) -> Result<World> {
     let mut agent = None;
     let mut away = Duration::ZERO;
     let old = world.agent_a;
-    let old_pid = old
-        .commands()
-        .status()?
-        .pointer("/agent/pid")
-        .cloned()
-        .unwrap_or(Value::Null);
+    let old_pid = old.commands().status()?.pointer("/agent/pid").cloned().unwrap_or(Value::Null);
     let c = world.lab.node("c").ns();
     let reports = probe_from(c, Duration::from_micros(200), |probers| {
         probers.iter().try_for_each(|p| p.wait_answers(2000, SOON))?;
@@ -39,10 +34,7 @@ pub(super) fn restart(mut world: World, show: &mut Show) -> Result<World> {
         probers.iter().try_for_each(|p| p.wait_answers(2000, SOON))
     })?;
     world.agent_a = agent.context("the agent was not started again")?;
-    show.say(&format!(
-        "pid {old_pid} killed; a new agent took over {} later",
-        millis(away)
-    ));
+    show.say(&format!("pid {old_pid} killed; a new agent took over {} later", millis(away)));
     let [sent, unanswered] = [
         reports.iter().map(|r| r.sent.len()).sum::<usize>(),
         reports.iter().map(|r| r.unanswered.len()).sum(),
@@ -74,9 +66,7 @@ pub(super) fn fence(world: &World, show: &mut Show) -> Result<()> {
             millis(deadline.since(stopped)),
             FENCE.as_secs()
         ));
-        probers
-            .iter()
-            .try_for_each(|p| p.wait_silence(300, FENCE + SOON))?;
+        probers.iter().try_for_each(|p| p.wait_silence(300, FENCE + SOON))?;
         world.agent_a.thaw()?;
         thawed = BootTime::now();
         probers.iter().try_for_each(|p| p.wait_answers(100, SOON))
@@ -91,25 +81,10 @@ fn fence_claims(report: &Report, protocol: &str, deadline: BootTime, thawed: Boo
     // A question that is on its way when the deadline passes may go either way.
     let on_its_way = Duration::from_millis(1);
     let sent = |n: &usize| report.sent.get(*n).copied().unwrap_or_default();
-    let early = report
-        .unanswered
-        .iter()
-        .filter(|n| sent(n) + on_its_way < deadline)
-        .count();
+    let early = report.unanswered.iter().filter(|n| sent(n) + on_its_way < deadline).count();
     let fenced = |at: BootTime| at > deadline + on_its_way && at < thawed;
-    let late = report
-        .answers
-        .iter()
-        .filter(|a| fenced(sent(&a.question)))
-        .filter(|a| a.at < thawed)
-        .count();
-    let last = report
-        .answers
-        .iter()
-        .map(|a| a.at)
-        .filter(|at| *at < thawed)
-        .max()
-        .unwrap_or_default();
+    let late = report.answers.iter().filter(|a| fenced(sent(&a.question))).filter(|a| a.at < thawed).count();
+    let last = report.answers.iter().map(|a| a.at).filter(|at| *at < thawed).max().unwrap_or_default();
     let distance = if last <= deadline {
         format!("last answer {} before the deadline", millis(deadline.since(last)))
     } else {
@@ -120,17 +95,10 @@ fn fence_claims(report: &Report, protocol: &str, deadline: BootTime, thawed: Boo
         format!("{distance}; {early} unanswered before, {late} answered after"),
         early == 0 && late == 0 && report.silences.len() == 1,
     );
-    let back = report
-        .answers
-        .iter()
-        .map(|a| a.at)
-        .filter(|at| *at >= thawed)
-        .min();
+    let back = report.answers.iter().map(|a| a.at).filter(|at| *at >= thawed).min();
     show.claim(
         &format!("{protocol}: answering again after SIGCONT"),
-        back.map_or("never".to_owned(), |at| {
-            format!("after {}", millis(at.since(thawed)))
-        }),
+        back.map_or("never".to_owned(), |at| format!("after {}", millis(at.since(thawed)))),
         back.is_some_and(|at| at.since(thawed) < AT_ONCE),
     );
 }
@@ -139,11 +107,8 @@ fn fence_claims(report: &Report, protocol: &str, deadline: BootTime, thawed: Boo
 fn read_deadline(map: &str) -> Result<BootTime> {
     let text = bpftool(&["-j", "map", "dump", "pinned", map])?;
     let dump: Value = serde_json::from_str(&text).with_context(|| format!("bpftool printed {text:?}"))?;
-    let ns = dump
-        .pointer("/0/formatted/value/deadline_ns")
-        .and_then(Value::as_u64);
-    ns.map(BootTime)
-        .with_context(|| format!("no deadline_ns in {text}"))
+    let ns = dump.pointer("/0/formatted/value/deadline_ns").and_then(Value::as_u64);
+    ns.map(BootTime).with_context(|| format!("no deadline_ns in {text}"))
 }
 
 /// Host a gives the addresses away, host b takes them; the client notices nothing but a new hardware address.
@@ -165,10 +130,7 @@ pub(super) fn hand_over(world: &World, show: &mut Show) -> Result<()> {
         probers.iter().try_for_each(|p| p.wait_answers(100, SOON))
     })?;
     let table = c.ns().check(&["ip", "neigh", "show", "dev", "eth0"])?;
-    let ours = |line: &&str| {
-        VIPS.iter()
-            .any(|vip| line.split(' ').next() == Some(&vip.to_string()))
-    };
+    let ours = |line: &&str| VIPS.iter().any(|vip| line.split(' ').next() == Some(&vip.to_string()));
     show.command(
         "client",
         "ip neigh show dev eth0",
@@ -182,11 +144,7 @@ pub(super) fn hand_over(world: &World, show: &mut Show) -> Result<()> {
             after < AT_ONCE,
         );
     }
-    let silence = reports
-        .iter()
-        .map(Report::longest_silence)
-        .max()
-        .unwrap_or_default();
+    let silence = reports.iter().map(Report::longest_silence).max().unwrap_or_default();
     show.claim(
         "nobody answers between the two owners, but not for long",
         format!("longest silence {}", millis(silence)),
@@ -196,10 +154,7 @@ pub(super) fn hand_over(world: &World, show: &mut Show) -> Result<()> {
     let in_order = |r: &Report| r.last_answer_by(a.mac()) < r.first_answer_by(b.mac());
     show.claim(
         "questions answered by both hosts",
-        format!(
-            "{doubles} of {}",
-            reports.iter().map(|r| r.sent.len()).sum::<usize>()
-        ),
+        format!("{doubles} of {}", reports.iter().map(|r| r.sent.len()).sum::<usize>()),
         doubles == 0 && reports.iter().all(in_order),
     );
     Ok(())
@@ -207,9 +162,5 @@ pub(super) fn hand_over(world: &World, show: &mut Show) -> Result<()> {
 
 fn millis(d: Duration) -> String {
     let ms = d.as_secs_f64() * 1000.0;
-    if ms < 100.0 {
-        format!("{ms:.1} ms")
-    } else {
-        format!("{ms:.0} ms")
-    }
+    if ms < 100.0 { format!("{ms:.1} ms") } else { format!("{ms:.0} ms") }
 }

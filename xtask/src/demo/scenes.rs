@@ -27,10 +27,7 @@ pub(super) fn without_agent(lab: &Lab, show: &mut Show) -> Result<()> {
         let ns = lab.node(host).ns();
         let shown = ns.check(&["ip", "-brief", "address", "show", "lo"])?;
         show.command(&format!("host {host}"), "ip -brief address show lo", &shown);
-        let ignore = [
-            ns.sysctl("ipv4/conf/all/arp_ignore")?,
-            ns.sysctl("ipv4/conf/eth0/arp_ignore")?,
-        ];
+        let ignore = [ns.sysctl("ipv4/conf/all/arp_ignore")?, ns.sysctl("ipv4/conf/eth0/arp_ignore")?];
         untouched &= ignore == ["0", "0"];
     }
     show.claim("arp_ignore is at its default on both hosts", "0", untouched);
@@ -61,10 +58,7 @@ pub(super) fn resolution(world: &World, show: &mut Show) -> Result<()> {
     show.command("client", &ndisc6.output.command, &ndisc6.output.stdout);
     let kernel = VIPS.map(|vip| resolve(c.ns(), vip, SOON));
     let table = c.ns().check(&["ip", "neigh", "show", "dev", "eth0"])?;
-    let ours = |line: &&str| {
-        VIPS.iter()
-            .any(|vip| line.split(' ').next() == Some(&vip.to_string()))
-    };
+    let ours = |line: &&str| VIPS.iter().any(|vip| line.split(' ').next() == Some(&vip.to_string()));
     show.command(
         "client",
         "ip neigh show dev eth0",
@@ -85,16 +79,10 @@ pub(super) fn resolution(world: &World, show: &mut Show) -> Result<()> {
         probers.iter().try_for_each(|p| p.wait_answers(300, SOON))
     })?;
     let [v4, v6] = &reports;
-    let only_owner = reports
-        .iter()
-        .all(|r| r.by_mac.keys().eq([&owner]) && r.unanswered.is_empty());
+    let only_owner = reports.iter().all(|r| r.by_mac.keys().eq([&owner]) && r.unanswered.is_empty());
     show.claim(
         "only the owner answers, though both hosts have the addresses",
-        format!(
-            "{} ARP and {} NDP questions, all answered by {owner}",
-            v4.sent.len(),
-            v6.sent.len()
-        ),
+        format!("{} ARP and {} NDP questions, all answered by {owner}", v4.sent.len(), v6.sent.len()),
         only_owner,
     );
     Ok(())
@@ -149,27 +137,11 @@ pub(super) fn maps(world: &World, show: &mut Show) -> Result<()> {
     let map = map.to_str().context("the path of a pinned map is not UTF-8")?;
     let text = bpftool(&["map", "dump", "pinned", map])?;
     show.command("host a", &format!("bpftool map dump pinned {map}"), &text);
-    let named = [
-        "key",
-        "addr",
-        "ifindex",
-        "slot",
-        "answered",
-        "suppressed",
-        "vip",
-        "link",
-    ];
-    let missing: Vec<_> = named
-        .iter()
-        .filter(|field| !text.contains(&format!("\"{field}\"")))
-        .collect();
+    let named = ["key", "addr", "ifindex", "slot", "answered", "suppressed", "vip", "link"];
+    let missing: Vec<_> = named.iter().filter(|field| !text.contains(&format!("\"{field}\""))).collect();
     show.claim(
         "bpftool shows address, link, slot and counters by name",
-        if missing.is_empty() {
-            "all fields there".to_owned()
-        } else {
-            format!("missing: {missing:?}")
-        },
+        if missing.is_empty() { "all fields there".to_owned() } else { format!("missing: {missing:?}") },
         missing.is_empty() && text.contains(&VIP4.to_string()),
     );
     Ok(())
@@ -178,20 +150,14 @@ pub(super) fn maps(world: &World, show: &mut Show) -> Result<()> {
 /// The file of a pinned map, below the version's directory.
 pub(super) fn pinned(bpffs: &Path, map: &str) -> Result<PathBuf> {
     let versions = fs::read_dir(bpffs).with_context(|| format!("reading {}", bpffs.display()))?;
-    let mut found = versions
-        .filter_map(|entry| Some(entry.ok()?.path().join(map)))
-        .filter(|path| path.exists());
-    found
-        .next()
-        .with_context(|| format!("no {map} below {}", bpffs.display()))
+    let mut found =
+        versions.filter_map(|entry| Some(entry.ok()?.path().join(map))).filter(|path| path.exists());
+    found.next().with_context(|| format!("no {map} below {}", bpffs.display()))
 }
 
 /// Runs bpftool.
 pub(super) fn bpftool(args: &[&str]) -> Result<String> {
-    let output = Command::new("bpftool")
-        .args(args)
-        .output()
-        .context("starting bpftool")?;
+    let output = Command::new("bpftool").args(args).output().context("starting bpftool")?;
     ensure!(
         output.status.success(),
         "bpftool {}: {}{}",
