@@ -1,9 +1,12 @@
 //! Links are followed by netlink events, whatever happens to them.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends where something is not as it must be"
+)]
+
 #[path = "net_watch/bursts.rs"]
 mod bursts;
-#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
-
 mod net_support;
 
 use std::{collections::BTreeSet, fs::File, net::IpAddr, os::fd::AsRawFd as _, sync::Arc, time::Duration};
