@@ -163,17 +163,15 @@ impl Groups {
     }
 
     fn join(&mut self, link: u32, group: Ipv6Addr) -> Result<(), Refused> {
-        // The newest first: it is the one with room, unless groups of an older one were left.
-        let with_room = self
+        while let Some(id) = self
             .holders
             .iter()
-            .rev()
             .find(|(_, holder)| !holder.full)
-            .map(|(&id, _)| id);
-        if let Some(id) = with_room
-            && self.join_by(id, link, group)?
+            .map(|(&id, _)| id)
         {
-            return Ok(());
+            if self.join_by(id, link, group)? {
+                return Ok(());
+            }
         }
         let socket = Socket::new(Domain::IPV6, Type::DGRAM, None)
             .map_err(|error| Refused::Limit(format!("no further socket for multicast groups: {error}")))?;
@@ -195,7 +193,8 @@ impl Groups {
             return Ok(());
         }
         Err(Refused::Limit(
-            "net.core.optmem_max has no room for one multicast group".to_owned(),
+            "not even a fresh socket has room for a multicast group (net.core.optmem_max, or no memory)"
+                .to_owned(),
         ))
     }
 

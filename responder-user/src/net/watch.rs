@@ -278,7 +278,7 @@ impl Follower {
             link.addrs
                 .retain(|have| (have.ip, have.len) != (gone.ip, gone.len));
         }
-        // IPv4 routes that use it as their source vanish without an event.
+        // IPv4 routes that use it as their source vanish without an event on older kernels.
         self.routes_stale |= self.state.default_route_links.contains(&index);
     }
 
