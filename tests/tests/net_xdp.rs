@@ -36,7 +36,8 @@ fn programs() -> Programs {
     let folder = std::env::var_os("RESPONDER_BPF_DIR")
         .map_or_else(|| PathBuf::from(workspace).join("target/bpf"), PathBuf::from);
     let file = folder.join("reference.o");
-    let mut object = Ebpf::load_file(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let mut object = Ebpf::load_file(&file)
+        .unwrap_or_else(|error| panic!("{}: {error}; `cargo xtask build-ebpf` makes it", file.display()));
     let mut load = |name: &str| {
         let program: &mut Xdp = object.program_mut(name).unwrap().try_into().unwrap();
         program.load().unwrap();
