@@ -30,17 +30,8 @@ impl Buffer {
 
     pub(crate) fn new(bytes: &[u8]) -> Self {
         let mut words = vec![0; Self::HEADROOM / 2];
-        words.extend(
-            bytes
-                .chunks(2)
-                .map(|c| u16::from_ne_bytes([c[0], c.get(1).copied().unwrap_or(0)])),
-        );
-        Self {
-            words,
-            start: Self::HEADROOM,
-            end: Self::HEADROOM + bytes.len(),
-            rigid: false,
-        }
+        words.extend(bytes.chunks(2).map(|c| u16::from_ne_bytes([c[0], c.get(1).copied().unwrap_or(0)])));
+        Self { words, start: Self::HEADROOM, end: Self::HEADROOM + bytes.len(), rigid: false }
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
@@ -112,10 +103,7 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn new(slot: u32, fence: Fence, now_ns: u64) -> Self {
-        let own = Prefix4 {
-            addr: [192, 0, 2, 51],
-            mask: [255, 255, 255, 0],
-        };
+        let own = Prefix4 { addr: [192, 0, 2, 51], mask: [255, 255, 255, 0] };
         Self {
             slot,
             fence,
@@ -134,11 +122,7 @@ impl Host {
 
     /// Owned, both limits far ahead.
     pub(crate) fn owner() -> Self {
-        let fence = Fence {
-            deadline_ns: u64::MAX,
-            suppress_until_ns: u64::MAX,
-            heartbeat_ns: 0,
-        };
+        let fence = Fence { deadline_ns: u64::MAX, suppress_until_ns: u64::MAX, heartbeat_ns: 0 };
         Self::new(1, fence, 5)
     }
 
