@@ -22,20 +22,12 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let manifest = env::var("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR is not set")?;
     let out = env::var("OUT_DIR").context("OUT_DIR is not set")?;
-    let workspace = Path::new(&manifest)
-        .parent()
-        .context("the package is not in the workspace")?;
+    let workspace = Path::new(&manifest).parent().context("the package is not in the workspace")?;
     let wanted = env::var(TOOLCHAIN).unwrap_or_else(|_| "auto".into());
     let wanted: Wanted = wanted.parse().map_err(|error| anyhow!("{TOOLCHAIN}: {error}"))?;
     let choice = choose(&Survey::take(), wanted)
         .map_err(|none| anyhow!("{none}\nto see what is missing and install it: cargo xtask build-ebpf"))?;
-    let objects = build(
-        &choice,
-        &Request {
-            verbose: false,
-            ..Request::new(workspace)
-        },
-    )?;
+    let objects = build(&choice, &Request { verbose: false, ..Request::new(workspace) })?;
     for (name, object) in OBJECTS.iter().zip(objects) {
         let copy = Path::new(&out).join(format!("{name}.o"));
         fs::copy(&object, &copy)
@@ -55,11 +47,7 @@ fn run() -> Result<()> {
     }
     println!("cargo::rerun-if-env-changed={TOOLCHAIN}");
     println!("cargo::rerun-if-env-changed=CARGO_TARGET_DIR");
-    for tool in [
-        &choice.linker.path,
-        &choice.compiler.rustc(),
-        &choice.compiler.source(),
-    ] {
+    for tool in [&choice.linker.path, &choice.compiler.rustc(), &choice.compiler.source()] {
         changes_with(tool);
     }
     Ok(())

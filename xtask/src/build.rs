@@ -56,21 +56,14 @@ pub(crate) struct Executable {
 /// The build fails (cargo has said why), or cargo's messages cannot be read.
 pub(crate) fn executables(arguments: &[&str]) -> Result<Vec<Executable>> {
     let mut command = cargo();
-    command
-        .args(arguments)
-        .arg("--message-format=json-render-diagnostics");
+    command.args(arguments).arg("--message-format=json-render-diagnostics");
     command.stdin(Stdio::null()).stderr(Stdio::inherit());
-    let output = command
-        .output()
-        .with_context(|| format!("cannot run `{}`", shown(&command)))?;
+    let output = command.output().with_context(|| format!("cannot run `{}`", shown(&command)))?;
     if !output.status.success() {
         bail!("`{}` failed ({})", shown(&command), output.status);
     }
     let messages = String::from_utf8(output.stdout).context("cargo's messages are not UTF-8")?;
-    messages
-        .lines()
-        .filter_map(|line| executable(line).transpose())
-        .collect()
+    messages.lines().filter_map(|line| executable(line).transpose()).collect()
 }
 
 fn executable(message: &str) -> Result<Option<Executable>> {
@@ -79,9 +72,7 @@ fn executable(message: &str) -> Result<Option<Executable>> {
     else {
         return Ok(None);
     };
-    let package = Path::new(manifest)
-        .parent()
-        .with_context(|| format!("{manifest} has no directory"))?;
+    let package = Path::new(manifest).parent().with_context(|| format!("{manifest} has no directory"))?;
     let kinds = message["target"]["kind"].as_array();
     Ok(Some(Executable {
         package: package.to_owned(),
@@ -98,11 +89,7 @@ fn executable(message: &str) -> Result<Option<Executable>> {
 /// As [`executables`].
 pub(crate) fn agent() -> Result<PathBuf> {
     let built = executables(&["build", "--package", "responder-user", "--bin", "responder"])?;
-    built
-        .into_iter()
-        .map(|executable| executable.path)
-        .next()
-        .context("cargo built no agent")
+    built.into_iter().map(|executable| executable.path).next().context("cargo built no agent")
 }
 
 #[cfg(test)]

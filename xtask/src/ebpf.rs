@@ -27,12 +27,7 @@ use crate::{
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Which toolchain to use: auto, rustup or debian
-    #[arg(
-        long,
-        default_value = "auto",
-        value_name = "NAME",
-        env = "RESPONDER_EBPF_TOOLCHAIN"
-    )]
+    #[arg(long, default_value = "auto", value_name = "NAME", env = "RESPONDER_EBPF_TOOLCHAIN")]
     toolchain: Wanted,
     /// Install what is missing without asking (as when the environment variable CI is set)
     #[arg(long)]
@@ -51,11 +46,7 @@ pub(crate) struct VerifyArguments {
 
 /// Runs `cargo xtask build-ebpf`.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let objects = build(
-        arguments.toolchain,
-        Consent::new(arguments.yes),
-        &Request::new(&workspace()),
-    )?;
+    let objects = build(arguments.toolchain, Consent::new(arguments.yes), &Request::new(&workspace()))?;
     if root::is_root() {
         step("kernel verifier", || report(&objects, true))?;
     } else {
@@ -98,14 +89,9 @@ pub(crate) fn build(wanted: Wanted, consent: Consent, request: &Request) -> Resu
 /// An object cannot be read, or the kernel refuses a program.
 fn report(objects: &[PathBuf], load: bool) -> Result<()> {
     for object in objects {
-        let size = fs::metadata(object)
-            .with_context(|| format!("cannot look at {}", object.display()))?
-            .len();
-        let verified = if load {
-            verify::load(object)?
-        } else {
-            BTreeMap::new()
-        };
+        let size =
+            fs::metadata(object).with_context(|| format!("cannot look at {}", object.display()))?.len();
+        let verified = if load { verify::load(object)? } else { BTreeMap::new() };
         say(format!("{} ({} KiB)", relative(object), size.div_ceil(1024)));
         for program in object::programs(object)? {
             let walked = match verified.get(&program.name) {
@@ -124,8 +110,5 @@ fn report(objects: &[PathBuf], load: bool) -> Result<()> {
 
 /// A path as seen from the workspace.
 fn relative(path: &Path) -> String {
-    path.strip_prefix(workspace())
-        .unwrap_or(path)
-        .display()
-        .to_string()
+    path.strip_prefix(workspace()).unwrap_or(path).display().to_string()
 }

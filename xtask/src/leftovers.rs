@@ -27,10 +27,7 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     /// Looks at the machine before the run that is marked so.
     pub(crate) fn take(mark: &str) -> Self {
-        Self {
-            mark: mark.to_owned(),
-            found: look(mark),
-        }
+        Self { mark: mark.to_owned(), found: look(mark) }
     }
 
     /// Everything that is there now and was not before, after a while in which it might go away.
@@ -47,11 +44,10 @@ impl Snapshot {
 }
 
 fn look(mark: &str) -> BTreeSet<String> {
-    let things = PLACES.iter().flat_map(|place| names(place)).filter(|path| {
-        path.rsplit('/')
-            .next()
-            .is_some_and(|name| name.starts_with(PREFIX))
-    });
+    let things = PLACES
+        .iter()
+        .flat_map(|place| names(place))
+        .filter(|path| path.rsplit('/').next().is_some_and(|name| name.starts_with(PREFIX)));
     things.chain(processes(mark)).collect()
 }
 
@@ -67,14 +63,9 @@ fn processes(mark: &str) -> Vec<String> {
     for process in names("/proc") {
         let read = |file: &str| fs::read(Path::new(&process).join(file)).unwrap_or_default();
         let name = String::from_utf8_lossy(&read("comm")).trim().to_owned();
-        let marked = read("environ")
-            .split(|byte| *byte == 0)
-            .any(|variable| variable == mark.as_bytes());
+        let marked = read("environ").split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes());
         if marked || name == "responder" {
-            found.push(format!(
-                "process {} ({name})",
-                process.trim_start_matches("/proc/")
-            ));
+            found.push(format!("process {} ({name})", process.trim_start_matches("/proc/")));
         }
     }
     found

@@ -37,50 +37,29 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut total = Total::default();
     let host = ["--workspace", "--exclude", "responder-ebpf"];
     if works(cargo().args(["fmt", "--version"])) {
-        check(&mut total, "formatting", || {
-            execute(cargo().args(["fmt", "--all", "--check"]))
-        });
+        check(&mut total, "formatting", || execute(cargo().args(["fmt", "--all", "--check"])));
     } else {
-        total.skipped(
-            "formatting",
-            "this toolchain has no rustfmt: rustup component add rustfmt",
-        );
+        total.skipped("formatting", "this toolchain has no rustfmt: rustup component add rustfmt");
     }
     check(&mut total, "file lengths", sources::lengths);
     check(&mut total, "paths of machines", sources::machine_paths);
 
-    let choice = step("eBPF toolchain", || {
-        toolchain::ensure(Wanted::Auto, Consent::new(arguments.yes))
-    })?;
+    let choice = step("eBPF toolchain", || toolchain::ensure(Wanted::Auto, Consent::new(arguments.yes)))?;
     say(choice.to_string());
     let clippy = ["--all-targets", "--", "-D", "warnings"];
     if works(cargo().args(["clippy", "--version"])) {
-        check(&mut total, "clippy", || {
-            execute(cargo().arg("clippy").args(host).args(clippy))
-        });
+        check(&mut total, "clippy", || execute(cargo().arg("clippy").args(host).args(clippy)));
     } else {
-        total.skipped(
-            "clippy",
-            "this toolchain has no clippy: rustup component add clippy",
-        );
+        total.skipped("clippy", "this toolchain has no clippy: rustup component add clippy");
     }
     let bin = choice.compiler.sysroot.join("bin");
     if bin.join("cargo-clippy").is_file() {
         check(&mut total, "clippy of the eBPF crate", || {
             let mut command = ebpf_build::cargo(&choice, &workspace());
             command.env("PATH", first_on_path(bin)?);
-            command.args([
-                "clippy",
-                "--release",
-                "--package",
-                "responder-ebpf",
-                "--lib",
-                "--bins",
-            ]);
+            command.args(["clippy", "--release", "--package", "responder-ebpf", "--lib", "--bins"]);
             command.args(["-Z", "build-std=core", "--target", TARGET, "--target-dir"]);
-            command
-                .arg(target_dir(&workspace()).join("ebpf"))
-                .args(["--", "-D", "warnings"]);
+            command.arg(target_dir(&workspace()).join("ebpf")).args(["--", "-D", "warnings"]);
             execute(&mut command)
         });
     } else {
@@ -88,30 +67,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         total.skipped("clippy of the eBPF crate", reason);
     }
     check(&mut total, "documentation", || {
-        execute(
-            cargo()
-                .arg("doc")
-                .args(host)
-                .arg("--no-deps")
-                .env("RUSTDOCFLAGS", "-D warnings"),
-        )
+        execute(cargo().arg("doc").args(host).arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings"))
     });
     dependencies(&mut total, arguments.install);
     println!("{total}");
-    Ok(if total.is_good() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if total.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Licences, sources and duplicates of the dependencies, and advisories about them.
 fn dependencies(total: &mut Total, install: bool) {
     let names = ["licences of dependencies", "advisories about dependencies"];
     if install && tools::on_path("cargo-deny").is_none() {
-        let installed = step("cargo-deny", || {
-            execute(cargo().args(["install", "--locked", "cargo-deny"]))
-        });
+        let installed = step("cargo-deny", || execute(cargo().args(["install", "--locked", "cargo-deny"])));
         if let Err(error) = installed {
             say(format!("{error:#}"));
         }
@@ -122,14 +89,10 @@ fn dependencies(total: &mut Total, install: bool) {
         }
         return;
     }
-    check(total, names[0], || {
-        execute(cargo().args(["deny", "check", "licenses", "bans", "sources"]))
-    });
+    check(total, names[0], || execute(cargo().args(["deny", "check", "licenses", "bans", "sources"])));
     // Its database comes from the network; without it there is nothing to say.
     if works(cargo().args(["deny", "fetch", "db"])) {
-        check(total, names[1], || {
-            execute(cargo().args(["deny", "check", "--disable-fetch", "advisories"]))
-        });
+        check(total, names[1], || execute(cargo().args(["deny", "check", "--disable-fetch", "advisories"])));
     } else {
         total.skipped(names[1], "the advisory database cannot be fetched");
     }

@@ -1,6 +1,7 @@
 //! Every build and test step of the project.
 
 mod build;
+mod demo;
 mod ebpf;
 mod leftovers;
 mod lint;
@@ -30,6 +31,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     BuildEbpf(ebpf::Arguments),
+    Demo(demo::Arguments),
     VerifyEbpf(ebpf::VerifyArguments),
     Test(test::Arguments),
     Lint(lint::Arguments),
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::BuildEbpf(arguments) => ebpf::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::VerifyEbpf(arguments) => ebpf::verify(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Lint(arguments) => lint::run(&arguments),

@@ -32,9 +32,7 @@ pub(crate) fn programs(path: &Path) -> Result<Vec<Program>> {
     let content = fs::read(path).with_context(|| format!("cannot read {shown}"))?;
     let mut object = Object::parse(&content).with_context(|| format!("{shown} is no BPF object"))?;
     let sections: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
-    object
-        .relocate_calls(&sections)
-        .with_context(|| format!("cannot link the functions of {shown}"))?;
+    object.relocate_calls(&sections).with_context(|| format!("cannot link the functions of {shown}"))?;
     let mut programs = Vec::new();
     for (name, program) in &object.programs {
         let function = object
@@ -85,10 +83,7 @@ fn stack(program: &[bpf_insn]) -> Result<usize> {
     let function_of = |at: usize| entries.partition_point(|entry| *entry <= at) - 1;
     let mut called: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (at, target) in calls(program) {
-        called
-            .entry(function_of(at))
-            .or_default()
-            .push(function_of(target));
+        called.entry(function_of(at)).or_default().push(function_of(target));
     }
     let frames: Vec<usize> = (0..entries.len())
         .map(|index| {
@@ -148,7 +143,5 @@ fn frame(function: &[bpf_insn]) -> usize {
         }
     }
     // The verifier counts slots of 8 bytes.
-    usize::try_from(lowest.unsigned_abs())
-        .unwrap_or(usize::MAX)
-        .next_multiple_of(8)
+    usize::try_from(lowest.unsigned_abs()).unwrap_or(usize::MAX).next_multiple_of(8)
 }

@@ -44,20 +44,13 @@ pub(crate) fn command(program: impl AsRef<OsStr>, environment: &[(&str, &OsStr)]
         return Ok(command);
     }
     if !is_possible() {
-        bail!(
-            "`{}` needs root, and there is no sudo: run this as root",
-            program.as_ref().display()
-        );
+        bail!("`{}` needs root, and there is no sudo: run this as root", program.as_ref().display());
     }
     let mut command = Command::new("sudo");
     command.arg("env");
     let kept = env::vars_os().filter(|(name, _)| survives_sudo(&name.to_string_lossy()));
     command.args(kept.map(|(name, value)| assignment(&name, &value)));
-    command.args(
-        environment
-            .iter()
-            .map(|(name, value)| assignment(name.as_ref(), value)),
-    );
+    command.args(environment.iter().map(|(name, value)| assignment(name.as_ref(), value)));
     command.arg(program);
     Ok(command)
 }

@@ -34,10 +34,7 @@ pub(crate) fn machine_paths() -> Result<()> {
     complain(|path, text| {
         text.lines().enumerate().find_map(|(index, line)| {
             let found = machine_path(line)?;
-            Some(format!(
-                "{path}:{}: `{found}` is a path of one machine",
-                index + 1
-            ))
+            Some(format!("{path}:{}: `{found}` is a path of one machine", index + 1))
         })
     })
 }
@@ -53,9 +50,7 @@ fn machine_path(line: &str) -> Option<&str> {
         let (first, rest) = path[1..].split_once('/')?;
         let named = rest.starts_with(|c: char| c.is_alphanumeric() || c == '.');
         (PRIVATE.contains(&first) && named).then(|| {
-            let end = path
-                .find(|c: char| c.is_whitespace() || "\"'`,;)".contains(c))
-                .unwrap_or(path.len());
+            let end = path.find(|c: char| c.is_whitespace() || "\"'`,;)".contains(c)).unwrap_or(path.len());
             &path[..end]
         })
     })
@@ -64,15 +59,10 @@ fn machine_path(line: &str) -> Option<&str> {
 /// Shows what `check` has to say of each file that git knows or would add, by path and text.
 fn complain(check: impl Fn(&str, &str) -> Option<String>) -> Result<()> {
     let mut command = Command::new("git");
-    command
-        .current_dir(workspace())
-        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
+    command.current_dir(workspace()).args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
     let output = command.output().context("cannot run git")?;
     if !output.status.success() {
-        bail!(
-            "git does not know the files: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("git does not know the files: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     let listed = String::from_utf8(output.stdout).context("a file's name is not UTF-8")?;
     let mut complaints = 0;
@@ -102,14 +92,9 @@ mod tests {
         for line in &private {
             assert_eq!(machine_path(line), Some(&line[5..15]), "{line}");
         }
-        for fine in [
-            "/usr/lib",
-            "https://example.org/home/x",
-            "target/work/x",
-            "~/home/x",
-            "/home/$USER/x",
-            "a / b",
-        ] {
+        for fine in
+            ["/usr/lib", "https://example.org/home/x", "target/work/x", "~/home/x", "/home/$USER/x", "a / b"]
+        {
             assert_eq!(machine_path(fine), None, "{fine}");
         }
     }

@@ -78,8 +78,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     };
     fs::create_dir_all(target_dir(&workspace()))?;
     fs::write(&run.skip_log, "").with_context(|| format!("cannot write {}", run.skip_log.display()))?;
-    run.environment
-        .push(("RESPONDER_SKIP_LOG", run.skip_log.clone().into()));
+    run.environment.push(("RESPONDER_SKIP_LOG", run.skip_log.clone().into()));
     let result = match arguments.quick {
         true => run.quick(),
         false => run.everything(consent),
@@ -101,11 +100,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Ok(())
     })?;
     println!("{}", run.total);
-    Ok(if run.total.is_good() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if run.total.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 struct Run<'a> {
@@ -135,9 +130,8 @@ impl Run<'_> {
         let agent = step("agent", build::agent)?;
         self.environment.push(("RESPONDER_BIN", agent.into()));
         let programs = step("build", || executables(&["test", "--no-run"]))?;
-        let integration = step("build", || {
-            executables(&["test", "--no-run", "--package", "responder-tests"])
-        })?;
+        let integration =
+            step("build", || executables(&["test", "--no-run", "--package", "responder-tests"]))?;
 
         for program in programs.iter().filter(|program| !is_privileged(program)) {
             self.program(program, false)?;
@@ -179,10 +173,7 @@ impl Run<'_> {
             return Ok(());
         }
         let out = target_dir(&workspace()).join(format!("bpf-{kind}"));
-        let request = Request {
-            out,
-            ..Request::new(&workspace())
-        };
+        let request = Request { out, ..Request::new(&workspace()) };
         let choice = match step(&name, || crate::toolchain::ensure(Wanted::Only(kind), consent)) {
             Ok(choice) => choice,
             Err(error) => {
@@ -190,9 +181,7 @@ impl Run<'_> {
                 return Ok(());
             }
         };
-        let objects = step(&format!("{name}: {choice}"), || {
-            ebpf_build::build(&choice, &request)
-        });
+        let objects = step(&format!("{name}: {choice}"), || ebpf_build::build(&choice, &request));
         let verified = objects.and_then(|objects| {
             if !root::is_possible() {
                 return Ok(false);
@@ -203,9 +192,7 @@ impl Run<'_> {
         });
         match verified {
             Ok(true) => self.total.passed(),
-            Ok(false) => self
-                .total
-                .skipped(name, "built, but only root can have the kernel verify it"),
+            Ok(false) => self.total.skipped(name, "built, but only root can have the kernel verify it"),
             Err(error) => {
                 say(format!("{error:#}"));
                 self.total.failed(name);
@@ -229,9 +216,7 @@ impl Run<'_> {
             return Ok(());
         }
         // The log map is of a kind that bpftool does not make.
-        let loadable = objects
-            .iter()
-            .filter(|object| !object.ends_with("responder-log.o"));
+        let loadable = objects.iter().filter(|object| !object.ends_with("responder-log.o"));
         let pins = format!("{}/rsp-{}-bpftool", root::BPFFS, process::id());
         let result = step("bpftool loads the objects", || {
             tools::run(root::command("mkdir", &[])?.arg(&pins))?;
@@ -260,16 +245,10 @@ impl Run<'_> {
 
     /// Runs one test program, as root if it is privileged and that can be had.
     fn program(&mut self, program: &Executable, privileged: bool) -> Result<()> {
-        let package = program
-            .package
-            .strip_prefix(workspace())
-            .unwrap_or(&program.package);
+        let package = program.package.strip_prefix(workspace()).unwrap_or(&program.package);
         let name = format!("{}: {}", package.display(), program.target);
-        let mut environment: Vec<(&str, &OsStr)> = self
-            .environment
-            .iter()
-            .map(|(name, value)| (*name, value.as_os_str()))
-            .collect();
+        let mut environment: Vec<(&str, &OsStr)> =
+            self.environment.iter().map(|(name, value)| (*name, value.as_os_str())).collect();
         environment.push(("CARGO_MANIFEST_DIR", program.package.as_os_str()));
         let mut command = if privileged && root::is_possible() {
             environment.push(("RUST_TEST_THREADS", THREADS.as_ref()));
@@ -298,17 +277,13 @@ impl Run<'_> {
 
 fn is_privileged(program: &Executable) -> bool {
     program.integration
-        && PRIVILEGED
-            .iter()
-            .any(|package| program.package == workspace().join(Path::new(package)))
+        && PRIVILEGED.iter().any(|package| program.package == workspace().join(Path::new(package)))
 }
 
 /// Runs tests, showing what they print and counting.
 fn read(command: &mut Command, mut reader: Reader, total: &mut Total) -> Result<()> {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("cannot run `{}`", tools::shown(command)))?;
+    let mut child = command.spawn().with_context(|| format!("cannot run `{}`", tools::shown(command)))?;
     let output = child.stdout.take().context("no pipe from the tests")?;
     let mut shown = std::io::stdout().lock();
     for line in BufReader::new(output).split(b'\n') {

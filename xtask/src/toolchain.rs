@@ -39,10 +39,7 @@ pub(crate) fn ensure(wanted: Wanted, consent: Consent) -> Result<Choice> {
     let mut failures = String::new();
     for plan in plans {
         consent.obtain("what is missing", &plan.by_hand())?;
-        match plan
-            .carry_out()
-            .and_then(|()| Ok(choose(&Survey::take(), Wanted::Only(plan.kind()))?))
-        {
+        match plan.carry_out().and_then(|()| Ok(choose(&Survey::take(), Wanted::Only(plan.kind()))?)) {
             Ok(mut choice) => {
                 choice.why = "completed just now".to_owned();
                 return Ok(choice);
@@ -109,30 +106,18 @@ impl Plan {
 
     /// The commands, for a person.
     fn by_hand(&self) -> String {
-        let llvm = self
-            .compiler()
-            .map_or(DEBIAN_LLVM, |compiler| compiler.version.llvm);
-        let cargo = self
-            .compiler()
-            .map_or_else(|| "/usr/bin/cargo".into(), Compiler::cargo);
+        let llvm = self.compiler().map_or(DEBIAN_LLVM, |compiler| compiler.version.llvm);
+        let cargo = self.compiler().map_or_else(|| "/usr/bin/cargo".into(), Compiler::cargo);
         let packages = linker_packages(llvm);
-        let packages: Vec<&str> = self
-            .compiler_packages()
-            .iter()
-            .copied()
-            .chain(packages.iter().map(String::as_str))
-            .collect();
+        let packages: Vec<&str> =
+            self.compiler_packages().iter().copied().chain(packages.iter().map(String::as_str)).collect();
         let mut commands = Vec::new();
         if let Some(command) = self.add_source() {
             commands.push(format!("  {}", tools::shown(&command)));
         }
         commands.push(tools::by_hand(&packages));
         if let Ok(command) = install_linker(llvm, &cargo) {
-            commands.push(format!(
-                "  LLVM_PREFIX={} {}",
-                llvm_prefix(llvm),
-                tools::shown(&command)
-            ));
+            commands.push(format!("  LLVM_PREFIX={} {}", llvm_prefix(llvm), tools::shown(&command)));
         }
         commands.join("\n")
     }
@@ -148,17 +133,11 @@ impl Plan {
             Self::Debian(_) => found.kind == Kind::Debian,
         };
         let Some(compiler) = survey.compilers.iter().find(same) else {
-            bail!(
-                "the compiler does not run although it is installed: {}",
-                self.kind()
-            );
+            bail!("the compiler does not run although it is installed: {}", self.kind());
         };
         let llvm = compiler.version.llvm;
         let packages = linker_packages(llvm);
-        tools::install(
-            &packages.iter().map(String::as_str).collect::<Vec<_>>(),
-            Consent::Given,
-        )?;
+        tools::install(&packages.iter().map(String::as_str).collect::<Vec<_>>(), Consent::Given)?;
         // One may have been there that only lacked its LLVM library.
         let linker = linker_dir(llvm)?.join("bin/bpf-linker");
         if Linker::of(&linker).is_ok_and(|linker| linker.llvm == llvm) {
@@ -169,9 +148,8 @@ impl Plan {
     }
 
     fn add_source(&self) -> Option<Command> {
-        let compiler = self
-            .compiler()
-            .filter(|compiler| compiler.kind == Kind::Rustup && !compiler.has_source)?;
+        let compiler =
+            self.compiler().filter(|compiler| compiler.kind == Kind::Rustup && !compiler.has_source)?;
         let mut command = Command::new("rustup");
         command.args(["component", "add", "rust-src", "--toolchain", &compiler.name]);
         Some(command)
@@ -197,20 +175,8 @@ fn install_linker(llvm: u32, cargo: &Path) -> Result<Command> {
     }
     command.env("LLVM_PREFIX", llvm_prefix(llvm));
     command.env(format!("LLVM_SYS_{llvm}1_PREFIX"), llvm_prefix(llvm));
-    command.args([
-        "install",
-        "bpf-linker",
-        "--version",
-        LINKER_VERSION,
-        "--locked",
-        "--force",
-    ]);
-    command.args([
-        "--no-default-features",
-        "--features",
-        &format!("llvm-{llvm}"),
-        "--root",
-    ]);
+    command.args(["install", "bpf-linker", "--version", LINKER_VERSION, "--locked", "--force"]);
+    command.args(["--no-default-features", "--features", &format!("llvm-{llvm}"), "--root"]);
     command.arg(linker_dir(llvm)?);
     Ok(command)
 }
@@ -247,23 +213,14 @@ mod tests {
     fn commands_for_a_person() {
         let stable = compiler(Kind::Rustup, "stable", false);
         let commands = Plan::Rustup(stable).by_hand();
-        assert!(
-            commands.contains("rustup component add rust-src --toolchain stable\n"),
-            "{commands}"
-        );
+        assert!(commands.contains("rustup component add rust-src --toolchain stable\n"), "{commands}");
         assert!(commands.contains("llvm-23-dev libpolly-23-dev"), "{commands}");
         assert!(commands.contains("--features llvm-23"), "{commands}");
         assert!(!commands.contains("rustc-web"), "{commands}");
 
         let commands = Plan::Debian(None).by_hand();
-        assert!(
-            commands.contains("rustc-web cargo-web rust-web-src llvm-22-dev"),
-            "{commands}"
-        );
-        assert!(
-            commands.contains("/usr/bin/cargo install bpf-linker"),
-            "{commands}"
-        );
+        assert!(commands.contains("rustc-web cargo-web rust-web-src llvm-22-dev"), "{commands}");
+        assert!(commands.contains("/usr/bin/cargo install bpf-linker"), "{commands}");
     }
 
     #[test]

@@ -89,11 +89,7 @@ pub(crate) fn by_hand(packages: &[&str]) -> String {
 
 fn apt_install(packages: &[&str]) -> Result<()> {
     // Never at the price of a package that excludes one of these.
-    apt(&[
-        &["install", "-y", "--no-install-recommends", "--no-remove"],
-        packages,
-    ]
-    .concat())
+    apt(&[&["install", "-y", "--no-install-recommends", "--no-remove"], packages].concat())
 }
 
 /// Runs apt-get, waiting for another one to end.
@@ -116,16 +112,10 @@ pub(crate) fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
         );
     }
     let installed = |package: &&str| {
-        let query = Command::new("dpkg-query")
-            .args(["-W", "-f=${db:Status-Status}", package])
-            .output();
+        let query = Command::new("dpkg-query").args(["-W", "-f=${db:Status-Status}", package]).output();
         query.is_ok_and(|output| output.stdout == b"installed")
     };
-    Ok(packages
-        .iter()
-        .copied()
-        .filter(|package| !installed(package))
-        .collect())
+    Ok(packages.iter().copied().filter(|package| !installed(package)).collect())
 }
 
 /// Runs a command whose output goes where ours goes.
@@ -135,10 +125,7 @@ pub(crate) fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
 /// It does not run, or fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let shown = shown(command);
-    let status = command
-        .stdin(Stdio::null())
-        .status()
-        .with_context(|| format!("cannot run `{shown}`"))?;
+    let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot run `{shown}`"))?;
     if !status.success() {
         bail!("`{shown}` failed ({status})");
     }
@@ -148,10 +135,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// A command as it would be typed.
 pub(crate) fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words
-        .map(|word| word.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 /// Finds a program on the path, and where the administrator's are even if the path leaves those out.
@@ -192,9 +176,7 @@ fn download_and_unpack(package: &str, place: &Path) -> Result<()> {
     // As whoever runs this: apt's own user may not write here, and need not.
     let download = || {
         let mut command = Command::new("apt-get");
-        command
-            .current_dir(place)
-            .args(["-q", "-o", "APT::Sandbox::User=root", "download", package]);
+        command.current_dir(place).args(["-q", "-o", "APT::Sandbox::User=root", "download", package]);
         run(&mut command)
     };
     if download().is_err() {
@@ -202,13 +184,8 @@ fn download_and_unpack(package: &str, place: &Path) -> Result<()> {
         download()?;
     }
     let packages = fs::read_dir(place)?.collect::<Result<Vec<_>, _>>()?;
-    let deb = packages
-        .iter()
-        .map(fs::DirEntry::path)
-        .find(|path| path.extension().is_some_and(|ext| ext == "deb"));
+    let deb =
+        packages.iter().map(fs::DirEntry::path).find(|path| path.extension().is_some_and(|ext| ext == "deb"));
     let deb = deb.with_context(|| format!("`apt-get download {package}` left no package"))?;
-    run(Command::new("dpkg-deb")
-        .arg("-x")
-        .arg(deb)
-        .arg(place.join("unpacked")))
+    run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(place.join("unpacked")))
 }

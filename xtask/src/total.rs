@@ -52,13 +52,7 @@ impl fmt::Display for Total {
         for name in &self.failed {
             writeln!(f, "failed: {name}")?;
         }
-        write!(
-            f,
-            "{} passed, {} failed, {} skipped",
-            self.passed,
-            self.failed.len(),
-            self.skipped.len()
-        )
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed.len(), self.skipped.len())
     }
 }
 
@@ -77,10 +71,7 @@ pub(crate) struct Reader {
 impl Reader {
     /// For a program of this name.
     pub(crate) fn new(program: &str) -> Self {
-        Self {
-            program: program.to_owned(),
-            ..Self::default()
-        }
+        Self { program: program.to_owned(), ..Self::default() }
     }
 
     /// Takes the next line.
@@ -99,18 +90,12 @@ impl Reader {
                 None => self.in_failures = false,
             }
         }
-        if let Some((name, reason)) = line
-            .strip_prefix("test ")
-            .and_then(|test| test.split_once(" ... ignored"))
+        if let Some((name, reason)) =
+            line.strip_prefix("test ").and_then(|test| test.split_once(" ... ignored"))
         {
             let reason = reason.trim_start_matches(", ");
-            let reason = if reason.is_empty() {
-                "marked as ignored"
-            } else {
-                reason
-            };
-            self.ignored
-                .push((format!("{}: {name}", self.program), reason.to_owned()));
+            let reason = if reason.is_empty() { "marked as ignored" } else { reason };
+            self.ignored.push((format!("{}: {name}", self.program), reason.to_owned()));
         }
     }
 
@@ -119,12 +104,10 @@ impl Reader {
         total.passed += self.passed;
         total.skipped.extend(self.ignored);
         if self.names.len() < self.failed {
-            self.names
-                .push(format!("{}: a test that it does not name", self.program));
+            self.names.push(format!("{}: a test that it does not name", self.program));
         }
         if self.names.is_empty() && !(success && self.finished) {
-            self.names
-                .push(format!("{}: it ended before its tests did", self.program));
+            self.names.push(format!("{}: it ended before its tests did", self.program));
         }
         total.failed.extend(self.names);
     }
@@ -154,10 +137,7 @@ mod tests {
             test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s\n";
         let total = total("unit", output, true);
         assert!(total.is_good());
-        assert_eq!(
-            total.to_string(),
-            "skipped: unit: b: takes an hour\n2 passed, 0 failed, 1 skipped"
-        );
+        assert_eq!(total.to_string(), "skipped: unit: b: takes an hour\n2 passed, 0 failed, 1 skipped");
     }
 
     #[test]
@@ -183,11 +163,7 @@ mod tests {
 
     #[test]
     fn unfinished_line_before_the_result() {
-        let total = total(
-            "net",
-            "ping: test result: ok. 4 passed; 0 failed; 0 ignored\n",
-            true,
-        );
+        let total = total("net", "ping: test result: ok. 4 passed; 0 failed; 0 ignored\n", true);
         assert_eq!(total.passed, 4);
     }
 

@@ -36,11 +36,7 @@ pub(crate) fn load(object: &Path) -> Result<BTreeMap<String, Option<u32>>> {
 }
 
 fn refusal(error: &ProgramError) -> String {
-    let ProgramError::LoadError {
-        io_error,
-        verifier_log,
-    } = error
-    else {
+    let ProgramError::LoadError { io_error, verifier_log } = error else {
         return error.to_string();
     };
     let log = verifier_log.to_string();

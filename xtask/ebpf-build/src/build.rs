@@ -33,11 +33,7 @@ impl Request {
     /// Into `bpf` in the target directory, the place that everything else looks in.
     #[must_use]
     pub fn new(workspace: &Path) -> Self {
-        Self {
-            workspace: workspace.to_owned(),
-            out: target_dir(workspace).join("bpf"),
-            verbose: true,
-        }
+        Self { workspace: workspace.to_owned(), out: target_dir(workspace).join("bpf"), verbose: true }
     }
 }
 
@@ -58,18 +54,12 @@ pub fn build(choice: &Choice, request: &Request) -> Result<Vec<PathBuf>> {
     let target_dir = target_dir(&request.workspace).join("ebpf");
     let mut command = cargo(choice, &request.workspace);
     command.args(["build", "--release", "--package", "responder-ebpf", "--bins"]);
-    command
-        .args(["-Z", "build-std=core", "--target", TARGET, "--target-dir"])
-        .arg(&target_dir);
+    command.args(["-Z", "build-std=core", "--target", TARGET, "--target-dir"]).arg(&target_dir);
     if request.verbose {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::inherit())
-            .stderr(Stdio::inherit());
+        command.stdin(Stdio::null()).stdout(Stdio::inherit()).stderr(Stdio::inherit());
     }
-    let output = command
-        .output()
-        .with_context(|| format!("cannot run {}", choice.compiler.cargo().display()))?;
+    let output =
+        command.output().with_context(|| format!("cannot run {}", choice.compiler.cargo().display()))?;
     if !output.status.success() {
         bail!(
             "building the eBPF objects with {} failed ({})\n{}",
@@ -111,11 +101,7 @@ pub fn cargo(choice: &Choice, workspace: &Path) -> Command {
         "-Clink-arg=--btf".into(),
         joined(&["-Clinker=".as_ref(), choice.linker.path.as_os_str()]),
         // The same object wherever the tree is, and short paths in the verifier's log.
-        joined(&[
-            "--remap-path-prefix=".as_ref(),
-            workspace.as_os_str(),
-            "=.".as_ref(),
-        ]),
+        joined(&["--remap-path-prefix=".as_ref(), workspace.as_os_str(), "=.".as_ref()]),
     ];
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join(OsStr::new("\x1f")));
     command
@@ -175,36 +161,19 @@ mod tests {
 
     #[test]
     fn surroundings() {
-        for dropped in [
-            "CARGO",
-            "CARGO_ENCODED_RUSTFLAGS",
-            "CARGO_TARGET_DIR",
-            "CARGO_MAKEFLAGS",
-            "CARGO_BUILD_TARGET",
-        ] {
+        for dropped in
+            ["CARGO", "CARGO_ENCODED_RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_MAKEFLAGS", "CARGO_BUILD_TARGET"]
+        {
             assert!(!inherited(dropped.as_ref()), "{dropped}");
         }
-        for dropped in [
-            "RUSTC",
-            "RUSTC_WRAPPER",
-            "RUSTFLAGS",
-            "RUSTUP_TOOLCHAIN",
-            "TARGET",
-            "HOST",
-            "OUT_DIR",
-            "DEBUG",
-        ] {
+        for dropped in
+            ["RUSTC", "RUSTC_WRAPPER", "RUSTFLAGS", "RUSTUP_TOOLCHAIN", "TARGET", "HOST", "OUT_DIR", "DEBUG"]
+        {
             assert!(!inherited(dropped.as_ref()), "{dropped}");
         }
-        for kept in [
-            "PATH",
-            "HOME",
-            "HOSTNAME",
-            "CARGO_HOME",
-            "RUSTUP_HOME",
-            "CARGO_TERM_COLOR",
-            "CARGO_NET_OFFLINE",
-        ] {
+        for kept in
+            ["PATH", "HOME", "HOSTNAME", "CARGO_HOME", "RUSTUP_HOME", "CARGO_TERM_COLOR", "CARGO_NET_OFFLINE"]
+        {
             assert!(inherited(kept.as_ref()), "{kept}");
         }
     }
@@ -223,11 +192,7 @@ mod tests {
         fs::write(&from, "two").unwrap();
         replace(&from, &to).unwrap();
         assert_eq!(fs::read(&to).unwrap(), b"two");
-        assert_eq!(
-            fs::read_dir(&dir).unwrap().count(),
-            2,
-            "no temporary file is left"
-        );
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 2, "no temporary file is left");
         fs::remove_dir_all(&dir).unwrap();
     }
 

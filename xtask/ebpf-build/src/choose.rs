@@ -116,19 +116,11 @@ impl std::error::Error for NoToolchain {}
 /// None can; the error names what stands in each one's way.
 pub fn choose(survey: &Survey, wanted: Wanted) -> Result<Choice, NoToolchain> {
     let mut refused = Vec::new();
-    for compiler in survey
-        .compilers
-        .iter()
-        .filter(|compiler| wanted.allows(compiler.kind))
-    {
+    for compiler in survey.compilers.iter().filter(|compiler| wanted.allows(compiler.kind)) {
         match linker_for(survey, compiler) {
             Ok(linker) => {
                 let why = reason(survey, wanted, compiler, &refused);
-                return Ok(Choice {
-                    compiler: compiler.clone(),
-                    linker: linker.clone(),
-                    why,
-                });
+                return Ok(Choice { compiler: compiler.clone(), linker: linker.clone(), why });
             }
             Err(obstacle) => refused.push((compiler.clone(), obstacle)),
         }
@@ -144,11 +136,7 @@ fn linker_for<'a>(survey: &'a Survey, compiler: &Compiler) -> Result<&'a Linker,
     if !compiler.has_source {
         return Err(Obstacle::NoSource);
     }
-    survey
-        .linkers
-        .iter()
-        .find(|linker| linker.llvm == llvm)
-        .ok_or(Obstacle::NoLinker(llvm))
+    survey.linkers.iter().find(|linker| linker.llvm == llvm).ok_or(Obstacle::NoLinker(llvm))
 }
 
 /// The reason for a choice: what was asked for or comes first, and what of the other kind.

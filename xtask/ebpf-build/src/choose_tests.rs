@@ -14,19 +14,12 @@ fn compiler(kind: Kind, release: &str, llvm: u32) -> Compiler {
 }
 
 fn linker(llvm: u32) -> Linker {
-    Linker {
-        path: PathBuf::from(format!("/linkers/{llvm}")),
-        release: "0.13.0".into(),
-        llvm,
-    }
+    Linker { path: PathBuf::from(format!("/linkers/{llvm}")), release: "0.13.0".into(), llvm }
 }
 
 fn both() -> Survey {
     Survey {
-        compilers: vec![
-            compiler(Kind::Rustup, "1.95.0", 22),
-            compiler(Kind::Debian, "1.96.0", 22),
-        ],
+        compilers: vec![compiler(Kind::Rustup, "1.95.0", 22), compiler(Kind::Debian, "1.96.0", 22)],
         linkers: vec![linker(22)],
     }
 }
@@ -35,11 +28,7 @@ fn both() -> Survey {
 fn rustup_comes_first() {
     let choice = choose(&both(), Wanted::Auto).unwrap();
     assert_eq!(choice.compiler.kind, Kind::Rustup);
-    assert!(
-        choice.why.contains("before Debian's, which would do"),
-        "{}",
-        choice.why
-    );
+    assert!(choice.why.contains("before Debian's, which would do"), "{}", choice.why);
 }
 
 #[test]
@@ -58,11 +47,7 @@ fn the_linker_must_match() {
     assert_eq!(choice.compiler.kind, Kind::Debian);
     assert_eq!(choice.linker.llvm, 22);
     assert!(choice.why.contains("1.98.0"), "{}", choice.why);
-    assert!(
-        choice.why.contains("there is no bpf-linker with LLVM 23"),
-        "{}",
-        choice.why
-    );
+    assert!(choice.why.contains("there is no bpf-linker with LLVM 23"), "{}", choice.why);
 }
 
 #[test]
@@ -71,24 +56,15 @@ fn the_source_must_be_there() {
     survey.compilers[0].has_source = false;
     let choice = choose(&survey, Wanted::Auto).unwrap();
     assert_eq!(choice.compiler.kind, Kind::Debian);
-    assert!(
-        choice.why.contains("source of its library is not installed"),
-        "{}",
-        choice.why
-    );
+    assert!(choice.why.contains("source of its library is not installed"), "{}", choice.why);
 }
 
 #[test]
 fn another_toolchain_of_rustup() {
     let mut survey = both();
     survey.compilers[0].has_source = false;
-    survey
-        .compilers
-        .insert(1, compiler(Kind::Rustup, "1.97.0-nightly", 22));
-    assert_eq!(
-        choose(&survey, Wanted::Auto).unwrap().compiler.name,
-        "1.97.0-nightly"
-    );
+    survey.compilers.insert(1, compiler(Kind::Rustup, "1.97.0-nightly", 22));
+    assert_eq!(choose(&survey, Wanted::Auto).unwrap().compiler.name, "1.97.0-nightly");
 }
 
 #[test]
@@ -96,10 +72,7 @@ fn the_other_kind_is_explained() {
     let mut survey = both();
     survey.compilers.pop();
     let why = choose(&survey, Wanted::Auto).unwrap().why;
-    assert!(
-        why.contains("Debian's (rustc-web, cargo-web) is not installed"),
-        "{why}"
-    );
+    assert!(why.contains("Debian's (rustc-web, cargo-web) is not installed"), "{why}");
     survey = both();
     survey.compilers.remove(0);
     let why = choose(&survey, Wanted::Auto).unwrap().why;
@@ -119,10 +92,7 @@ fn nothing_will_do() {
     assert_eq!(none.refused.len(), 2);
     assert_eq!(none.refused[1].1, Obstacle::NoLinker(22));
     let text = none.to_string();
-    assert!(
-        text.contains("source of its library") && text.contains("no bpf-linker with LLVM 22"),
-        "{text}"
-    );
+    assert!(text.contains("source of its library") && text.contains("no bpf-linker with LLVM 22"), "{text}");
 
     let none = choose(&Survey::default(), Wanted::Only(Kind::Debian)).unwrap_err();
     assert!(none.to_string().contains("rustc-web"), "{none}");

@@ -71,13 +71,7 @@ impl Linker {
 
 impl fmt::Display for Linker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "bpf-linker {} (LLVM {}, {})",
-            self.release,
-            self.llvm,
-            self.path.display()
-        )
+        write!(f, "bpf-linker {} (LLVM {}, {})", self.release, self.llvm, self.path.display())
     }
 }
 
@@ -87,11 +81,7 @@ impl fmt::Display for Linker {
 ///
 /// Neither `XDG_CACHE_HOME` nor `HOME` is set.
 pub fn cache_dir() -> Result<PathBuf> {
-    let set = |name: &str| {
-        env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("XDG_CACHE_HOME")
         .or_else(|| Some(set("HOME")?.join(".cache")))
         .map(|base| base.join("responder-tools"))
@@ -109,12 +99,8 @@ pub fn linker_dir(llvm: u32) -> Result<PathBuf> {
 
 /// `CARGO_HOME`, or where it is unless set.
 pub(crate) fn cargo_home() -> Option<PathBuf> {
-    let set = |name: &str| {
-        env::var_os(name)
-            .as_deref()
-            .filter(|value| *value != OsStr::new(""))
-            .map(PathBuf::from)
-    };
+    let set =
+        |name: &str| env::var_os(name).as_deref().filter(|value| *value != OsStr::new("")).map(PathBuf::from);
     set("CARGO_HOME").or_else(|| Some(set("HOME")?.join(".cargo")))
 }
 
@@ -132,14 +118,8 @@ mod tests {
 
     #[test]
     fn llvm_version() {
-        assert_eq!(
-            llvm_major("Debian LLVM version 22.1.8\n  Optimized build.\n"),
-            Some(22)
-        );
-        assert_eq!(
-            llvm_major("LLVM (http://llvm.org/):\n  LLVM version 21.1.0-rust\n"),
-            Some(21)
-        );
+        assert_eq!(llvm_major("Debian LLVM version 22.1.8\n  Optimized build.\n"), Some(22));
+        assert_eq!(llvm_major("LLVM (http://llvm.org/):\n  LLVM version 21.1.0-rust\n"), Some(21));
         assert_eq!(llvm_major("bpf-linker 0.13.0\n"), None);
     }
 }

@@ -75,18 +75,14 @@ impl fmt::Display for Version {
 /// The first two numbers of a dotted version; a suffix such as `-nightly` ends it.
 pub(crate) fn numbers(version: &str) -> [Option<u32>; 2] {
     let digits = version.split(|c: char| c != '.' && !c.is_ascii_digit()).next();
-    let mut parts = digits
-        .unwrap_or_default()
-        .split('.')
-        .map(|part| part.parse().ok());
+    let mut parts = digits.unwrap_or_default().split('.').map(|part| part.parse().ok());
     [parts.next().flatten(), parts.next().flatten()]
 }
 
 /// The standard output of a command that must succeed.
 pub(crate) fn said_by(command: &mut Command) -> Result<String> {
-    let output = command
-        .output()
-        .with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    let output =
+        command.output().with_context(|| format!("cannot run {}", command.get_program().display()))?;
     if !output.status.success() {
         bail!(
             "{} failed ({}): {}",

@@ -118,10 +118,7 @@ impl Survey {
             }
         }
         add(Kind::Debian, "/usr", debian);
-        Self {
-            compilers,
-            linkers: Linker::installed(),
-        }
+        Self { compilers, linkers: Linker::installed() }
     }
 }
 
@@ -140,23 +137,15 @@ fn of_rustup() -> Result<Vec<(String, PathBuf)>> {
     let listed = said_by(rustup()?.args(["toolchain", "list", "-v"]))?;
     let mut toolchains = toolchains(&listed);
     toolchains.sort_by_key(|(default, ..)| !default);
-    Ok(toolchains
-        .into_iter()
-        .map(|(_, name, path)| (name, path))
-        .collect())
+    Ok(toolchains.into_iter().map(|(_, name, path)| (name, path)).collect())
 }
 
 /// The `rustup` program: on the path, or where it installs itself.
 fn rustup() -> Result<Command> {
-    let home = cargo_home()
-        .map(|home| home.join("bin/rustup"))
-        .filter(|path| path.is_file());
+    let home = cargo_home().map(|home| home.join("bin/rustup")).filter(|path| path.is_file());
     let on_path = env::var_os("PATH");
-    let on_path = on_path
-        .iter()
-        .flat_map(env::split_paths)
-        .map(|dir| dir.join("rustup"))
-        .find(|path| path.is_file());
+    let on_path =
+        on_path.iter().flat_map(env::split_paths).map(|dir| dir.join("rustup")).find(|path| path.is_file());
     on_path.or(home).map(Command::new).context("there is no rustup")
 }
 
@@ -165,11 +154,7 @@ fn toolchains(listed: &str) -> Vec<(bool, String, PathBuf)> {
     let line = |line: &str| {
         let (name, rest) = line.split_once(char::is_whitespace)?;
         let path = &rest[rest.find('/')?..];
-        Some((
-            rest.contains("default"),
-            name.to_owned(),
-            PathBuf::from(path.trim()),
-        ))
+        Some((rest.contains("default"), name.to_owned(), PathBuf::from(path.trim())))
     };
     listed.lines().filter_map(line).collect()
 }
