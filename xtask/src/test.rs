@@ -125,8 +125,7 @@ impl Run<'_> {
             Ok(())
         })?;
         let objects = ebpf::build(Wanted::Auto, consent, &Request::new(&workspace()))?;
-        self.environment
-            .push(("RESPONDER_BPF_DIR", Request::new(&workspace()).out.into()));
+        self.environment.push(("RESPONDER_BPF_DIR", Request::new(&workspace()).out.into()));
         let agent = step("agent", build::agent)?;
         self.environment.push(("RESPONDER_BIN", agent.into()));
         let programs = step("build", || executables(&["test", "--no-run"]))?;
