@@ -45,7 +45,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     check(&mut total, "paths of machines", sources::machine_paths);
 
     let choice = step("eBPF toolchain", || toolchain::ensure(Wanted::Auto, Consent::new(arguments.yes)))?;
-    say(choice.to_string());
     let clippy = ["--all-targets", "--", "-D", "warnings"];
     if works(cargo().args(["clippy", "--version"])) {
         check(&mut total, "clippy", || execute(cargo().arg("clippy").args(host).args(clippy)));

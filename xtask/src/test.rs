@@ -180,7 +180,7 @@ impl Run<'_> {
                 return Ok(());
             }
         };
-        let objects = step(&format!("{name}: {choice}"), || ebpf_build::build(&choice, &request));
+        let objects = step("eBPF objects", || ebpf_build::build(&choice, &request));
         let verified = objects.and_then(|objects| {
             if !root::is_possible() {
                 return Ok(false);
