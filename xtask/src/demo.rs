@@ -73,27 +73,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         world.lab.keep()?;
         how_to_look_around(&world, &show);
     }
-    Ok(if holds {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Toolchain, packages, eBPF objects, agent.
 fn prepare(consent: Consent) -> Result<()> {
     step("tools", || install(&PACKAGES, consent))?;
-    step("eBPF objects", || {
-        ebpf::build(Wanted::Auto, consent, &Request::new(&workspace()))
-    })?;
-    step("agent", || {
-        run_command(cargo().args(["build", "--quiet", "--package", "responder-user"]))
-    })
+    step("eBPF objects", || ebpf::build(Wanted::Auto, consent, &Request::new(&workspace())))?;
+    step("agent", || run_command(cargo().args(["build", "--quiet", "--package", "responder-user"])))
 }
 
 /// The rest of the demo in a process of root's.
 fn as_root(arguments: &Arguments) -> Result<ExitCode> {
-    println!("==> network namespaces and eBPF need root: going on through sudo");
     let program = env::current_exe().context("this program's path")?;
     let mut environment = Vec::new();
     let no_color = env::var_os("NO_COLOR");
@@ -105,12 +96,9 @@ fn as_root(arguments: &Arguments) -> Result<ExitCode> {
     for (flag, set) in [("--keep", arguments.keep), ("--cleanup", arguments.cleanup)] {
         command.args(set.then_some(flag));
     }
+    println!("==> network namespaces and eBPF need root: going on through sudo");
     let status = command.status().context("running sudo")?;
-    Ok(if status.success() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn play(show: &mut Show, keep: bool) -> Result<World> {
@@ -127,7 +115,7 @@ fn play(show: &mut Show, keep: bool) -> Result<World> {
     scenes::maps(&world, show)?;
     world = failures::restart(world, show)?;
     failures::fence(&world, show)?;
-    failures::hand_over(&world, show)?;
+    failures::hand_over(&mut world, show)?;
     scenes::data(&world, show, "host b")?;
     Ok(world)
 }
@@ -148,11 +136,7 @@ fn picture(lab: &Lab) -> String {
 }
 
 fn how_to_look_around(world: &World, show: &Show) {
-    let sudo = if env::var_os("SUDO_USER").is_some() {
-        "sudo "
-    } else {
-        ""
-    };
+    let sudo = if env::var_os("SUDO_USER").is_some() { "sudo " } else { "" };
     let (a, b, c) = (world.lab.node("a"), world.lab.node("b"), world.lab.node("c"));
     let enter = |path: &Path| format!("{sudo}nsenter --net={}", path.display());
     let responder = world.agent_a.commands().command("status");

@@ -35,10 +35,7 @@ impl StaticFile {
     /// A file that names these interfaces (names or globs) and no VIP yet.
     #[must_use]
     pub fn on(interfaces: &[&str]) -> Self {
-        Self {
-            interfaces: interfaces.iter().map(|&i| i.to_owned()).collect(),
-            vips: Vec::new(),
-        }
+        Self { interfaces: interfaces.iter().map(|&i| i.to_owned()).collect(), vips: Vec::new() }
     }
 
     /// With VIPs that are owned.
@@ -51,18 +48,14 @@ impl StaticFile {
     /// With VIPs that are known but owned elsewhere.
     #[must_use]
     pub fn standby(mut self, vips: &[IpAddr]) -> Self {
-        self.vips.extend(
-            vips.iter()
-                .map(|vip| format!("{{ address = \"{vip}\", standby = true }}")),
-        );
+        self.vips.extend(vips.iter().map(|vip| format!("{{ address = \"{vip}\", standby = true }}")));
         self
     }
 
     /// With a VIP only on these interfaces.
     #[must_use]
     pub fn own_on(mut self, vip: IpAddr, interfaces: &[&str]) -> Self {
-        self.vips
-            .push(format!("{{ address = \"{vip}\", interfaces = {interfaces:?} }}"));
+        self.vips.push(format!("{{ address = \"{vip}\", interfaces = {interfaces:?} }}"));
         self
     }
 
@@ -100,10 +93,7 @@ impl Agent {
         commands.write(&file.text())?;
         let mut command = commands.command("run");
         command.arg("--static").arg(&commands.file).args(options);
-        Ok(Self {
-            process: node.ns().spawn(command)?,
-            commands,
-        })
+        Ok(Self { process: node.ns().spawn(command)?, commands })
     }
 
     /// Like [`Agent::spawn`], and waits until the agent reports that it runs ([`Agent::wait_ready`]).
@@ -117,23 +107,19 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Waits until `status --json` is answered by this very process.
+    /// Waits until the agent says in its log that it is ready, and `status --json` is answered by this very process.
     ///
     /// # Errors
     ///
     /// If that does not happen within [`READY_DEADLINE`] or the agent ends before, with what it wrote.
     pub fn wait_ready(&mut self) -> Result<()> {
-        let ready = wait_until("the agent's readiness", READY_DEADLINE, || {
-            match self.process.try_wait() {
-                Ok(None) => {}
-                Ok(Some(status)) => return Some(Err(anyhow::anyhow!("it ended: {status}"))),
-                Err(e) => return Some(Err(e)),
-            }
+        self.process.wait_line(READY_DEADLINE, |line| line.contains("ready"))?;
+        let wanted = u64::from(self.process.pid());
+        wait_until("an answer of the new agent to `status`", READY_DEADLINE, || {
             let status = self.commands.status().ok()?;
-            let pid = status.pointer("/agent/pid").and_then(Value::as_u64);
-            (pid == Some(u64::from(self.process.pid()))).then_some(Ok(()))
-        });
-        ready.and_then(|r| r).with_context(|| self.process.last_words())
+            (status.pointer("/agent/pid").and_then(Value::as_u64) == Some(wanted)).then_some(())
+        })
+        .with_context(|| self.process.last_words())
     }
 
     /// The process, to send signals to and read the log of.
@@ -163,10 +149,7 @@ impl Agent {
     /// If it has ended by itself before.
     pub fn kill(mut self) -> Result<()> {
         if let Some(status) = self.process.try_wait()? {
-            bail!(
-                "the agent had ended before: {status}\n{}",
-                self.process.last_words()
-            );
+            bail!("the agent had ended before: {status}\n{}", self.process.last_words());
         }
         self.process.kill()?;
         Ok(())

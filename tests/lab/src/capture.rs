@@ -50,11 +50,7 @@ impl Capture {
             ensure!(lost == 0, "the capture lost {lost} frames");
             Ok(())
         });
-        Ok(Self {
-            frames,
-            run,
-            thread: Some(thread),
-        })
+        Ok(Self { frames, run, thread: Some(thread) })
     }
 
     /// What has been recorded so far.

@@ -102,14 +102,7 @@ impl Frame {
             0x86dd => parse_nd(bytes.get(l3..)?)?,
             _ => return None,
         };
-        Some(Self {
-            at,
-            dst: mac(bytes, 0)?,
-            src: mac(bytes, 6)?,
-            vlan,
-            body,
-            bytes: bytes.to_vec(),
-        })
+        Some(Self { at, dst: mac(bytes, 0)?, src: mac(bytes, 6)?, vlan, body, bytes: bytes.to_vec() })
     }
 }
 
@@ -129,10 +122,7 @@ fn parse_nd(b: &[u8]) -> Option<Body> {
     let len = usize::from(be16(b, 4)?);
     let icmp = b.get(40..40 + len)?;
     (b[6] == 58).then_some(())?;
-    let (src, dst) = (
-        Ipv6Addr::from(array::<16>(b, 8)?),
-        Ipv6Addr::from(array::<16>(b, 24)?),
-    );
+    let (src, dst) = (Ipv6Addr::from(array::<16>(b, 8)?), Ipv6Addr::from(array::<16>(b, 24)?));
     let (kind, option) = match icmp.first()? {
         135 => (Body::Solicitation as fn(Nd) -> Body, 1),
         136 => (Body::Advertisement as fn(Nd) -> Body, 2),
@@ -159,16 +149,7 @@ fn parse_nd(b: &[u8]) -> Option<Body> {
 /// A broadcast ARP request of 60 bytes.
 #[must_use]
 pub fn arp_request(sha: Mac, spa: Ipv4Addr, tpa: Ipv4Addr) -> Vec<u8> {
-    arp(
-        Mac::BROADCAST,
-        Arp {
-            op: 1,
-            sha,
-            spa,
-            tha: Mac::ZERO,
-            tpa,
-        },
-    )
+    arp(Mac::BROADCAST, Arp { op: 1, sha, spa, tha: Mac::ZERO, tpa })
 }
 
 /// Any ARP packet, sent from its sender's hardware address, padded to 60 bytes.
@@ -228,13 +209,7 @@ fn icmpv6(eth_dst: Mac, eth_src: Mac, src: Ipv6Addr, dst: Ipv6Addr, mut icmp: Ve
 /// The ICMPv6 checksum; 0 over a message that has the right one in it.
 fn checksum(src: Ipv6Addr, dst: Ipv6Addr, icmp: &[u8]) -> u16 {
     let len = u32::try_from(icmp.len()).unwrap_or(u32::MAX);
-    let pseudo = [
-        &src.octets()[..],
-        &dst.octets(),
-        &len.to_be_bytes(),
-        &[0, 0, 0, 58],
-    ]
-    .concat();
+    let pseudo = [&src.octets()[..], &dst.octets(), &len.to_be_bytes(), &[0, 0, 0, 58]].concat();
     let mut sum = 0u32;
     for pair in pseudo.chunks(2).chain(icmp.chunks(2)) {
         sum += u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
@@ -267,10 +242,7 @@ mod tests {
     fn requests_read_back() {
         let (spa, tpa) = (Ipv4Addr::new(192, 0, 2, 101), Ipv4Addr::new(192, 0, 2, 10));
         let frame = Frame::parse(BootTime(1), &arp_request(MAC, spa, tpa)).unwrap();
-        assert_eq!(
-            (frame.dst, frame.src, frame.bytes.len()),
-            (Mac::BROADCAST, MAC, 60)
-        );
+        assert_eq!((frame.dst, frame.src, frame.bytes.len()), (Mac::BROADCAST, MAC, 60));
         assert_eq!(frame.claim(), Some((IpAddr::V4(spa), MAC)));
         assert!(!frame.is_gratuitous(IpAddr::V4(spa)));
     }

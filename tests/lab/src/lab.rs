@@ -78,27 +78,13 @@ impl Builder {
     /// If the caller is not root, or a tool or the eBPF objects are missing; the message says which.
     pub fn build(self) -> Result<Lab> {
         ensure!(nix::unistd::geteuid().is_root(), "network namespaces need root");
-        ensure!(
-            (1..=3).contains(&self.segments),
-            "1 to 3 segments, not {}",
-            self.segments
-        );
+        ensure!((1..=3).contains(&self.segments), "1 to 3 segments, not {}", self.segments);
         cleanup::install();
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "{PREFIX}{}-{}",
-            std::process::id(),
-            NUMBER.fetch_add(1, Ordering::Relaxed)
-        );
+        let name = format!("{PREFIX}{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let dir = Dir::create(lab_dir(&name))?;
         let switch = NetNs::create(format!("{name}-switch"), dir.path(), self.keepable)?;
-        let mut lab = Lab {
-            name,
-            nodes: Vec::new(),
-            switch,
-            dir,
-            native_ports: self.native_ports,
-        };
+        let mut lab = Lab { name, nodes: Vec::new(), switch, dir, native_ports: self.native_ports };
         let snooping = u8::from(self.snooping);
         let mut bridges = String::new();
         for segment in 0..self.segments {
@@ -109,16 +95,8 @@ impl Builder {
             )?;
         }
         lab.switch.ip(&bridges)?;
-        let hosts = self
-            .hosts
-            .iter()
-            .enumerate()
-            .map(|(i, name)| (name, 1 + i, 0x51 + i, true));
-        let clients = self
-            .clients
-            .iter()
-            .enumerate()
-            .map(|(i, name)| (name, 101 + i, 0xc1 + i, false));
+        let hosts = self.hosts.iter().enumerate().map(|(i, name)| (name, 1 + i, 0x51 + i, true));
+        let clients = self.clients.iter().enumerate().map(|(i, name)| (name, 101 + i, 0xc1 + i, false));
         for (name, number, mac, is_host) in hosts.chain(clients) {
             let mut node = Node::create(&lab.name, lab.dir(), name, is_host, self.keepable)?;
             for segment in 0..self.segments {
@@ -202,8 +180,7 @@ impl Lab {
     ///
     /// If there is no such port.
     pub fn unplug(&self, node: &Node, nic: &str) -> Result<()> {
-        self.switch
-            .ip(&format!("link set {} down", Self::port(node, nic)))
+        self.switch.ip(&format!("link set {} down", Self::port(node, nic)))
     }
 
     /// Undoes [`Lab::unplug`].
@@ -231,9 +208,7 @@ impl Lab {
     /// If it exists.
     pub fn connect(&self, node: &Node, nic: &Nic) -> Result<()> {
         let port = Self::port(node, &nic.name);
-        let Nic {
-            name, mac, v4, v6, ..
-        } = nic;
+        let Nic { name, mac, v4, v6, .. } = nic;
         self.switch.ip(&format!(
             "link add {port} type veth peer name {name} address {mac} netns {}\n\
              link set {port} master br{}\n\
@@ -243,12 +218,9 @@ impl Lab {
         ))?;
         if self.native_ports && node.is_host() {
             let object = paths::object("reference.o")?;
-            let object = object
-                .to_str()
-                .context("the target directory's path is not UTF-8")?;
-            self.switch.check(&[
-                "ip", "link", "set", "dev", &port, "xdpdrv", "object", object, "program", "pass",
-            ])?;
+            let object = object.to_str().context("the target directory's path is not UTF-8")?;
+            self.switch
+                .check(&["ip", "link", "set", "dev", &port, "xdpdrv", "object", object, "program", "pass"])?;
         }
         node.ns().ip(&format!(
             "addr add {v4}/24 dev {name}\n\
@@ -277,9 +249,5 @@ impl Lab {
 /// If `ip` fails.
 pub fn namespaces() -> Result<Vec<String>> {
     let list = ip(&["netns", "list"])?;
-    Ok(list
-        .lines()
-        .filter_map(|l| l.split_whitespace().next())
-        .map(str::to_owned)
-        .collect())
+    Ok(list.lines().filter_map(|l| l.split_whitespace().next()).map(str::to_owned).collect())
 }

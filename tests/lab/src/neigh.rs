@@ -55,9 +55,7 @@ pub fn neighbours(ns: &NetNs) -> Result<Vec<Neighbour>> {
     for entry in table.as_array().into_iter().flatten() {
         let ip = text(entry, "dst").with_context(|| format!("no dst in {entry}"))?;
         found.push(Neighbour {
-            ip: ip
-                .parse()
-                .with_context(|| format!("{ip:?} in a neighbour table"))?,
+            ip: ip.parse().with_context(|| format!("{ip:?} in a neighbour table"))?,
             interface: text(entry, "dev").unwrap_or_default(),
             mac: text(entry, "lladdr").map(|mac| mac.parse()).transpose()?,
             states: entry
@@ -78,10 +76,7 @@ pub fn neighbours(ns: &NetNs) -> Result<Vec<Neighbour>> {
 ///
 /// If `ip` fails.
 pub fn neighbour(ns: &NetNs, ip: IpAddr) -> Result<Option<Mac>> {
-    Ok(neighbours(ns)?
-        .into_iter()
-        .find(|n| n.ip == ip)
-        .and_then(|n| n.mac))
+    Ok(neighbours(ns)?.into_iter().find(|n| n.ip == ip).and_then(|n| n.mac))
 }
 
 /// Forgets what `ns` knows of `ip`, sends a datagram to it, and so lets the kernel resolve it, as any program's first
@@ -94,11 +89,7 @@ pub fn resolve(ns: &NetNs, ip: IpAddr, deadline: Duration) -> Result<Mac> {
     for entry in neighbours(ns)?.iter().filter(|n| n.ip == ip) {
         ns.ip(&format!("neigh del {ip} dev {}", entry.interface))?;
     }
-    let any: IpAddr = if ip.is_ipv4() {
-        Ipv4Addr::UNSPECIFIED.into()
-    } else {
-        Ipv6Addr::UNSPECIFIED.into()
-    };
+    let any: IpAddr = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let knock = || {
         ns.run(|| {
             let socket = UdpSocket::bind((any, 0))?;
@@ -107,11 +98,11 @@ pub fn resolve(ns: &NetNs, ip: IpAddr, deadline: Duration) -> Result<Mac> {
             Ok(())
         })
     };
-    wait_until(&format!("a neighbour entry for {ip}"), deadline, || match knock()
-        .and_then(|()| neighbour(ns, ip))
-    {
-        Ok(mac) => mac.map(Ok),
-        Err(e) => Some(Err(e)),
+    wait_until(&format!("a neighbour entry for {ip}"), deadline, || {
+        match knock().and_then(|()| neighbour(ns, ip)) {
+            Ok(mac) => mac.map(Ok),
+            Err(e) => Some(Err(e)),
+        }
     })?
 }
 
@@ -144,16 +135,9 @@ impl NeighbourWatch {
     pub fn start(ns: &NetNs) -> Result<Self> {
         let socket = ns.run(|| {
             let kind = SockType::Raw;
-            let fd = socket(
-                AddressFamily::Netlink,
-                kind,
-                SockFlag::SOCK_CLOEXEC,
-                SockProtocol::NetlinkRoute,
-            )?;
-            bind(
-                fd.as_raw_fd(),
-                &NetlinkAddr::new(0, libc::RTMGRP_NEIGH.cast_unsigned()),
-            )?;
+            let fd =
+                socket(AddressFamily::Netlink, kind, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+            bind(fd.as_raw_fd(), &NetlinkAddr::new(0, libc::RTMGRP_NEIGH.cast_unsigned()))?;
             setsockopt(&fd, sockopt::RcvBufForce, &(16 << 20))?;
             setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::milliseconds(20))?;
             Ok(fd)
@@ -175,20 +159,13 @@ impl NeighbourWatch {
                 }
             }
         });
-        Ok(Self {
-            changes,
-            run,
-            thread: Some(thread),
-        })
+        Ok(Self { changes, run, thread: Some(thread) })
     }
 
     /// All changes so far.
     #[must_use]
     pub fn changes(&self) -> Vec<Change> {
-        self.changes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until the entry of `ip` gets the address `mac`, and returns that change (the first, if there were
@@ -199,9 +176,7 @@ impl NeighbourWatch {
     /// If that does not happen within `deadline`.
     pub fn wait_for(&self, ip: IpAddr, mac: Mac, deadline: Duration) -> Result<Change> {
         wait_until(&format!("neighbour entry {ip} = {mac}"), deadline, || {
-            self.changes()
-                .into_iter()
-                .find(|c| c.ip == ip && c.mac == Some(mac) && !c.deleted)
+            self.changes().into_iter().find(|c| c.ip == ip && c.mac == Some(mac) && !c.deleted)
         })
     }
 }
@@ -238,9 +213,7 @@ fn parse(at: BootTime, mut messages: &[u8], changes: &mut Vec<Change>) {
                 libc::NDA_LLADDR => mac = value.try_into().ok().map(Mac),
                 _ => {}
             }
-            rest = rest
-                .get(usize::from(size).next_multiple_of(4)..)
-                .unwrap_or_default();
+            rest = rest.get(usize::from(size).next_multiple_of(4)..).unwrap_or_default();
         }
         if let (Some(deleted), Some(ip)) = (deleted, ip) {
             changes.push(Change { at, ip, mac, deleted });

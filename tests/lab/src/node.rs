@@ -33,13 +33,7 @@ impl Node {
         let ns = NetNs::create(full.clone(), dir, keepable)?;
         let mut settings = Vec::new();
         for conf in ["all", "default"] {
-            for key in [
-                "rp_filter",
-                "arp_ignore",
-                "arp_announce",
-                "arp_filter",
-                "arp_accept",
-            ] {
+            for key in ["rp_filter", "arp_ignore", "arp_announce", "arp_filter", "arp_accept"] {
                 settings.push((format!("ipv4/conf/{conf}/{key}"), "0"));
             }
             for key in ["accept_dad", "accept_ra", "router_solicitations", "forwarding"] {
@@ -120,8 +114,7 @@ impl Node {
     ///
     /// If the kernel refuses.
     pub fn set_ipv6_forwarding(&self, on: bool) -> Result<()> {
-        self.ns
-            .set_sysctl("ipv6/conf/all/forwarding", if on { "1" } else { "0" })
+        self.ns.set_sysctl("ipv6/conf/all/forwarding", if on { "1" } else { "0" })
     }
 
     /// Waits until the interface has a carrier and a link-local address that it may use.

@@ -50,11 +50,7 @@ impl NetNs {
     /// If `ip` cannot create it.
     pub(crate) fn create(name: String, logs: &Path, keepable: bool) -> Result<Self> {
         cleanup::add_namespace(&name);
-        let ns = Self(Arc::new(Inner {
-            name,
-            logs: logs.to_owned(),
-            keepable,
-        }));
+        let ns = Self(Arc::new(Inner { name, logs: logs.to_owned(), keepable }));
         ip(&["netns", "add", ns.name()])?;
         ns.ip("link set lo up")?;
         Ok(ns)
@@ -153,11 +149,7 @@ impl NetNs {
             .spawn()
             .context("starting ip (Debian package iproute2)")?;
         // Dropped at the end of the statement, so that `ip` sees the end of its input.
-        child
-            .stdin
-            .take()
-            .context("stdin was piped")?
-            .write_all(lines.as_bytes())?;
+        child.stdin.take().context("stdin was piped")?.write_all(lines.as_bytes())?;
         let output = child.wait_with_output()?;
         ensure!(
             output.status.success(),
@@ -215,9 +207,7 @@ impl NetNs {
     pub fn ifindex(&self, name: &str) -> Result<u32> {
         let links = self.ip_json(&format!("link show dev {name}"))?;
         let index = links.pointer("/0/ifindex").and_then(Value::as_u64);
-        Ok(u32::try_from(
-            index.with_context(|| format!("no index of {name} in {links}"))?,
-        )?)
+        Ok(u32::try_from(index.with_context(|| format!("no index of {name} in {links}"))?)?)
     }
 
     /// Hardware address of the interface `name`.

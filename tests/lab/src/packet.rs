@@ -44,10 +44,7 @@ impl PacketSocket {
         setsockopt(&fd, sockopt::RcvBufForce, &(64 << 20))?;
         let micros = i64::try_from(timeout.as_micros())?;
         setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::microseconds(micros))?;
-        Ok(Self {
-            fd,
-            clock: RealTime::new(),
-        })
+        Ok(Self { fd, clock: RealTime::new() })
     }
 
     pub(crate) fn send(&self, frame: &[u8]) -> Result<(), Errno> {
@@ -66,11 +63,7 @@ impl PacketSocket {
             Err(e) => return Err(e).context("receiving on a packet socket"),
         };
         let at = message.cmsgs()?.find_map(|c| {
-            if let ControlMessageOwned::ScmTimestampns(at) = c {
-                Some(Duration::from(at))
-            } else {
-                None
-            }
+            if let ControlMessageOwned::ScmTimestampns(at) = c { Some(Duration::from(at)) } else { None }
         });
         let at = u64::try_from(at.context("a frame without a timestamp")?.as_nanos())?;
         Ok(Some((message.bytes, self.clock.to_boot(at))))
@@ -91,17 +84,12 @@ pub fn send(ns: &NetNs, interface: &str, frame: &[u8]) -> Result<BootTime> {
     ns.run(|| {
         let socket = PacketSocket::open(interface, ALL, Duration::from_millis(1))?;
         let start = BootTime::now();
-        socket
-            .send(frame)
-            .with_context(|| format!("sending from {interface}"))?;
+        socket.send(frame).with_context(|| format!("sending from {interface}"))?;
         Ok(start)
     })
 }
 
-#[expect(
-    unsafe_code,
-    reason = "no safe binding of AF_PACKET addresses takes an interface index"
-)]
+#[expect(unsafe_code, reason = "no safe binding of AF_PACKET addresses takes an interface index")]
 fn open_bound(index: u32, ethertype: u16) -> Result<OwnedFd> {
     use std::os::fd::FromRawFd as _;
 
@@ -133,36 +121,20 @@ fn open_bound(index: u32, ethertype: u16) -> Result<OwnedFd> {
     };
     // SAFETY: the pointer and length are those of `address`, which outlives the call.
     Errno::result(unsafe {
-        libc::bind(
-            fd.as_raw_fd(),
-            (&raw const address).cast(),
-            length::<libc::sockaddr_ll>(),
-        )
+        libc::bind(fd.as_raw_fd(), (&raw const address).cast(), length::<libc::sockaddr_ll>())
     })?;
     Ok(fd)
 }
 
 fn lost(fd: RawFd) -> Result<u32> {
-    let mut stats = libc::tpacket_stats {
-        tp_packets: 0,
-        tp_drops: 0,
-    };
+    let mut stats = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
     let mut len = length::<libc::tpacket_stats>();
     #[expect(unsafe_code, reason = "no safe binding of PACKET_STATISTICS")]
     // SAFETY: both pointers are to locals that outlive the call, and `len` is the size of `stats`.
     Errno::result(unsafe {
-        libc::getsockopt(
-            fd,
-            libc::SOL_PACKET,
-            libc::PACKET_STATISTICS,
-            (&raw mut stats).cast(),
-            &raw mut len,
-        )
+        libc::getsockopt(fd, libc::SOL_PACKET, libc::PACKET_STATISTICS, (&raw mut stats).cast(), &raw mut len)
     })?;
-    ensure!(
-        len == length::<libc::tpacket_stats>(),
-        "the kernel's packet statistics have {len} bytes"
-    );
+    ensure!(len == length::<libc::tpacket_stats>(), "the kernel's packet statistics have {len} bytes");
     Ok(stats.tp_drops)
 }
 

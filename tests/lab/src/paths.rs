@@ -15,11 +15,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 pub fn object(name: &str) -> Result<PathBuf> {
     let dir = env::var_os("RESPONDER_BPF_DIR").map_or_else(|| target().join("bpf"), PathBuf::from);
     let path = dir.join(name);
-    ensure!(
-        path.exists(),
-        "no {}: build it with `cargo xtask build-ebpf`",
-        path.display()
-    );
+    ensure!(path.exists(), "no {}: build it with `cargo xtask build-ebpf`", path.display());
     Ok(path)
 }
 
@@ -34,13 +30,7 @@ pub fn responder() -> Result<PathBuf> {
         return Ok(path.into());
     }
     let exe = env::current_exe().context("the running program's path")?;
-    match exe
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|dir| dir.join("responder"))
-        .find(|p| p.is_file())
-    {
+    match exe.ancestors().skip(1).take(2).map(|dir| dir.join("responder")).find(|p| p.is_file()) {
         Some(path) => Ok(path),
         None => bail!(
             "no `responder` beside {}: build it with `cargo build -p responder-user`, or name it in RESPONDER_BIN",

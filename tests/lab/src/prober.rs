@@ -43,12 +43,7 @@ impl Probing {
     /// Probing as fast as `interval` for `vip` from `eth0`, a program answering.
     #[must_use]
     pub fn new(vip: IpAddr, interval: Duration) -> Self {
-        Self {
-            interface: "eth0".to_owned(),
-            vip,
-            interval,
-            senders: 1 << 20,
-        }
+        Self { interface: "eth0".to_owned(), vip, interval, senders: 1 << 20 }
     }
 
     /// Sender address of question `n`: in 10.0.0.0/12, or in the VIP's /64.
@@ -128,11 +123,7 @@ impl Prober {
         let receiver = thread::spawn(move || listen(&input, &p, &s));
         let s = Arc::clone(&shared);
         let sender = thread::spawn(move || ask(&output, &probing, mac, &s));
-        Ok(Self {
-            shared,
-            sender: Some(sender),
-            receiver: Some(receiver),
-        })
+        Ok(Self { shared, sender: Some(sender), receiver: Some(receiver) })
     }
 
     /// Waits for an answer to a question asked from now on; returns it.
@@ -216,9 +207,7 @@ impl Prober {
     fn join_sender(&mut self) -> Result<BootTime> {
         self.shared.sending.store(false, Ordering::Relaxed);
         if let Some(sender) = self.sender.take() {
-            sender
-                .join()
-                .map_err(|_panic| anyhow!("the prober's sender panicked"))?;
+            sender.join().map_err(|_panic| anyhow!("the prober's sender panicked"))?;
         }
         Ok(BootTime::now())
     }
@@ -278,11 +267,9 @@ fn listen(socket: &PacketSocket, probing: &Probing, shared: &Shared) -> Result<(
         };
         let (from, to, mac) = match frame.body {
             Body::Arp(arp) if arp.op == 2 => (IpAddr::V4(arp.spa), IpAddr::V4(arp.tpa), arp.sha),
-            Body::Advertisement(na) if na.checksum_ok && na.flags & 0x40 != 0 => (
-                IpAddr::V6(na.target),
-                IpAddr::V6(na.dst),
-                na.lladdr.unwrap_or(frame.src),
-            ),
+            Body::Advertisement(na) if na.checksum_ok && na.flags & 0x40 != 0 => {
+                (IpAddr::V6(na.target), IpAddr::V6(na.dst), na.lladdr.unwrap_or(frame.src))
+            }
             Body::Arp(_) | Body::Advertisement(_) | Body::Solicitation(_) => continue,
         };
         if from != probing.vip {
@@ -294,10 +281,7 @@ fn listen(socket: &PacketSocket, probing: &Probing, shared: &Shared) -> Result<(
         }
     }
     let lost = socket.lost().context("asking what the prober's socket lost")?;
-    ensure!(
-        lost == 0,
-        "the prober's socket lost {lost} frames; the machine is too busy for this rate"
-    );
+    ensure!(lost == 0, "the prober's socket lost {lost} frames; the machine is too busy for this rate");
     Ok(())
 }
 
@@ -311,11 +295,7 @@ mod tests {
             let mut probing = Probing::new(vip.parse().unwrap(), Duration::from_millis(1));
             probing.senders = 10;
             for (sent, n) in [(1, 0), (10, 9), (11, 10), (25, 24), (25, 15)] {
-                assert_eq!(
-                    probing.question(probing.sender(n), sent),
-                    Some(n),
-                    "{vip} {n} of {sent}"
-                );
+                assert_eq!(probing.question(probing.sender(n), sent), Some(n), "{vip} {n} of {sent}");
             }
             assert_eq!(probing.question(probing.sender(3), 14), Some(13));
             assert_eq!(probing.question(probing.sender(3), 3), None, "not asked yet");

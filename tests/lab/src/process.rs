@@ -64,13 +64,7 @@ impl Output {
         if self.status.success() {
             return Ok(self);
         }
-        bail!(
-            "{}: {}\n{}{}",
-            self.command,
-            self.status,
-            self.stdout,
-            self.stderr
-        )
+        bail!("{}: {}\n{}{}", self.command, self.status, self.stdout, self.stderr)
     }
 }
 
@@ -78,18 +72,11 @@ impl Process {
     pub(crate) fn spawn(ns: &NetNs, mut command: Command) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let program = Path::new(command.get_program()).file_name().unwrap_or_default();
-        let name = format!(
-            "{}-{}",
-            NUMBER.fetch_add(1, Ordering::Relaxed),
-            program.to_string_lossy()
-        );
+        let name = format!("{}-{}", NUMBER.fetch_add(1, Ordering::Relaxed), program.to_string_lossy());
         let stdout = ns.logs().join(format!("{name}.out"));
         let stderr = ns.logs().join(format!("{name}.err"));
         let create = |path: &Path| File::create(path).with_context(|| format!("creating {}", path.display()));
-        command
-            .stdin(Stdio::null())
-            .stdout(create(&stdout)?)
-            .stderr(create(&stderr)?);
+        command.stdin(Stdio::null()).stdout(create(&stdout)?).stderr(create(&stderr)?);
         let shown = std::iter::once(command.get_program())
             .chain(command.get_args())
             .map(|arg| arg.to_string_lossy())
@@ -98,12 +85,7 @@ impl Process {
         let child =
             start(ns.file()?, command, ns.is_keepable()).with_context(|| format!("starting {shown}"))?;
         cleanup::add_process(child.id().cast_signed());
-        Ok(Self {
-            child,
-            shown,
-            stdout,
-            stderr,
-        })
+        Ok(Self { child, shown, stdout, stderr })
     }
 
     /// Its process id.
@@ -152,10 +134,7 @@ impl Process {
     ///
     /// If the kernel does not say.
     pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
-        let status = self
-            .child
-            .try_wait()
-            .with_context(|| format!("waiting for {}", self.shown))?;
+        let status = self.child.try_wait().with_context(|| format!("waiting for {}", self.shown))?;
         if status.is_some() {
             cleanup::forget_process(self.pid().cast_signed());
         }
@@ -180,12 +159,7 @@ impl Process {
     /// If it still runs after `deadline`; it is killed.
     pub fn finish(mut self, deadline: Duration) -> Result<Output> {
         let status = self.wait(deadline)?;
-        Ok(Output {
-            command: self.shown.clone(),
-            status,
-            stdout: self.stdout(),
-            stderr: self.stderr(),
-        })
+        Ok(Output { command: self.shown.clone(), status, stdout: self.stdout(), stderr: self.stderr() })
     }
 
     /// Kills it (SIGKILL) and waits for its end.
@@ -271,12 +245,7 @@ fn start(ns: File, mut command: Command, keepable: bool) -> Result<Child> {
     static STARTER: LazyLock<mpsc::Sender<Start>> = LazyLock::new(|| {
         let (sender, requests) = mpsc::channel::<Start>();
         thread::spawn(move || {
-            for Start {
-                ns,
-                mut command,
-                reply,
-            } in requests
-            {
+            for Start { ns, mut command, reply } in requests {
                 let child = setns(ns, CloneFlags::CLONE_NEWNET)
                     .map_err(anyhow::Error::from)
                     .and_then(|()| Ok(command.spawn()?));
@@ -286,10 +255,7 @@ fn start(ns: File, mut command: Command, keepable: bool) -> Result<Child> {
         });
         sender
     });
-    #[expect(
-        unsafe_code,
-        reason = "the only way to ask for a parent-death signal before the program runs"
-    )]
+    #[expect(unsafe_code, reason = "the only way to ask for a parent-death signal before the program runs")]
     // SAFETY: between fork and exec, only two system calls are made, and nothing is allocated or locked.
     unsafe {
         command.pre_exec(move || {

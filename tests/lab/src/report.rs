@@ -69,11 +69,7 @@ impl Report {
     /// The longest silence; zero if every question was answered.
     #[must_use]
     pub fn longest_silence(&self) -> Duration {
-        self.silences
-            .iter()
-            .map(Silence::length)
-            .max()
-            .unwrap_or_default()
+        self.silences.iter().map(Silence::length).max().unwrap_or_default()
     }
 
     /// Number of questions that were answered.
@@ -113,31 +109,18 @@ impl Report {
                 continue;
             }
             if run > 0 {
-                silences.push(Silence {
-                    last_answer,
-                    until: *at,
-                    unanswered: run,
-                });
+                silences.push(Silence { last_answer, until: *at, unanswered: run });
                 run = 0;
             }
             last_answer = arrival[n];
         }
         if run > 0 {
-            silences.push(Silence {
-                last_answer,
-                until: end,
-                unanswered: run,
-            });
+            silences.push(Silence { last_answer, until: end, unanswered: run });
         }
         let doubles = macs.iter().zip(&sent).filter(|(macs, _)| macs.len() > 1);
         Self {
             unanswered: (0..sent.len()).filter(|n| macs[*n].is_empty()).collect(),
-            doubles: doubles
-                .map(|(macs, at)| Double {
-                    at: *at,
-                    macs: macs.clone(),
-                })
-                .collect(),
+            doubles: doubles.map(|(macs, at)| Double { at: *at, macs: macs.clone() }).collect(),
             sent,
             not_sent,
             answers,
@@ -155,11 +138,7 @@ mod tests {
     const B: Mac = Mac([2, 0, 0, 0, 0, 0x52]);
 
     fn answer(question: usize, at: u64, mac: Mac) -> Answer {
-        Answer {
-            question,
-            at: BootTime(at),
-            mac,
-        }
+        Answer { question, at: BootTime(at), mac }
     }
 
     #[test]

@@ -55,9 +55,7 @@ pub(crate) struct RealTime {
 impl RealTime {
     pub(crate) fn new() -> Self {
         let (real, boot) = (read(ClockId::CLOCK_REALTIME), BootTime::now());
-        Self {
-            boot_behind: real.saturating_sub(boot.0),
-        }
+        Self { boot_behind: real.saturating_sub(boot.0) }
     }
 
     pub(crate) fn to_boot(self, real_ns: u64) -> BootTime {

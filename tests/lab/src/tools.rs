@@ -33,12 +33,7 @@ impl Answers {
     pub fn one(&self) -> Result<Mac> {
         match self.macs.as_slice() {
             [first, rest @ ..] if rest.iter().all(|m| m == first) => Ok(*first),
-            _ => bail!(
-                "{}: answers {:?}\n{}",
-                self.output.command,
-                self.macs,
-                self.output.stdout
-            ),
+            _ => bail!("{}: answers {:?}\n{}", self.output.command, self.macs, self.output.stdout),
         }
     }
 
@@ -48,10 +43,7 @@ impl Answers {
         for line in output.stdout.lines() {
             if let Some((_, rest)) = line.split_once(before) {
                 let mac = rest.split_once(after).map_or(rest, |(mac, _)| mac);
-                macs.push(
-                    mac.parse()
-                        .with_context(|| format!("{}: {line:?}", output.command))?,
-                );
+                macs.push(mac.parse().with_context(|| format!("{}: {line:?}", output.command))?);
             }
         }
         Ok(Self { macs, output })
@@ -139,10 +131,7 @@ pub fn ndisc6(ns: &NetNs, interface: &str, vip: Ipv6Addr, extra: &[&str]) -> Res
 ///
 /// If it cannot be run.
 pub fn ping(ns: &NetNs, address: IpAddr) -> Result<bool> {
-    let output = ns.output(
-        &["ping", "-n", "-c", "1", "-W", "1", &address.to_string()],
-        DEADLINE,
-    )?;
+    let output = ns.output(&["ping", "-n", "-c", "1", "-W", "1", &address.to_string()], DEADLINE)?;
     match output.code() {
         Some(0) => Ok(true),
         Some(1) => Ok(false),
@@ -169,22 +158,16 @@ pub fn kernel_dad_fails(ns: &NetNs, interface: &str, vip: Ipv6Addr) -> Result<bo
     ns.set_sysctl(&format!("ipv6/conf/{interface}/accept_dad"), "1")?;
     ns.ip(&format!("addr add {vip}/64 dev {interface}"))?;
     let wanted = vip.to_string();
-    let verdict = wait_until(
-        &format!("the kernel's verdict on {vip}"),
-        Duration::from_secs(10),
-        || {
-            let shown = ns.ip_json(&format!("-6 addr show dev {interface}")).ok()?;
-            let addresses = shown.pointer("/0/addr_info")?.as_array()?;
-            let entry = addresses
-                .iter()
-                .find(|a| a.get("local").and_then(Value::as_str) == Some(&wanted))?;
-            match (entry.get("dadfailed"), entry.get("tentative")) {
-                (Some(_), _) => Some(true),
-                (None, Some(_)) => None,
-                (None, None) => Some(false),
-            }
-        },
-    );
+    let verdict = wait_until(&format!("the kernel's verdict on {vip}"), Duration::from_secs(10), || {
+        let shown = ns.ip_json(&format!("-6 addr show dev {interface}")).ok()?;
+        let addresses = shown.pointer("/0/addr_info")?.as_array()?;
+        let entry = addresses.iter().find(|a| a.get("local").and_then(Value::as_str) == Some(&wanted))?;
+        match (entry.get("dadfailed"), entry.get("tentative")) {
+            (Some(_), _) => Some(true),
+            (None, Some(_)) => None,
+            (None, None) => Some(false),
+        }
+    });
     ns.ip(&format!("addr del {vip}/64 dev {interface}"))?;
     ns.set_sysctl(&format!("ipv6/conf/{interface}/accept_dad"), "0")?;
     verdict

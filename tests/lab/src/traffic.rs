@@ -50,9 +50,7 @@ pub fn ask(ns: &NetNs, server: SocketAddr, timeout: Duration) -> Result<String> 
             .with_context(|| format!("connecting to {server}"))?;
         stream.set_read_timeout(Some(timeout))?;
         let mut name = String::new();
-        stream
-            .read_to_string(&mut name)
-            .with_context(|| format!("reading from {server}"))?;
+        stream.read_to_string(&mut name).with_context(|| format!("reading from {server}"))?;
         Ok(name)
     })
 }
@@ -70,9 +68,7 @@ pub fn ask_udp(ns: &NetNs, server: SocketAddr, timeout: Duration) -> Result<Stri
         socket.set_read_timeout(Some(timeout))?;
         socket.send(b"who")?;
         let mut buffer = [0; 256];
-        let len = socket
-            .recv(&mut buffer)
-            .with_context(|| format!("an answer from {server}"))?;
+        let len = socket.recv(&mut buffer).with_context(|| format!("an answer from {server}"))?;
         Ok(String::from_utf8_lossy(&buffer[..len]).into_owned())
     })
 }
@@ -127,10 +123,7 @@ impl Server {
                 }
             }
         });
-        Self {
-            run,
-            thread: Some(thread),
-        }
+        Self { run, thread: Some(thread) }
     }
 }
 

@@ -37,22 +37,13 @@ fn clients_tools_name_the_owner() {
     let lab = lab_with_owner().unwrap();
     let (a, c) = (lab.node("a"), lab.node("c"));
     assert_eq!(a.mac().to_string(), "02:00:00:00:00:51");
-    assert_eq!(
-        tools::arping(c.ns(), "eth0", V4, &[]).unwrap().one().unwrap(),
-        a.mac()
-    );
+    assert_eq!(tools::arping(c.ns(), "eth0", V4, &[]).unwrap().one().unwrap(), a.mac());
     let other = Ipv4Addr::new(192, 0, 2, 99);
     let nobody = tools::arping(c.ns(), "eth0", other, &[]).unwrap();
     assert_eq!(nobody.macs, []);
     assert!(nobody.one().is_err());
-    assert_eq!(
-        tools::arp_scan(c.ns(), "eth0", &[V4, other]).unwrap(),
-        [(V4, a.mac())]
-    );
-    assert_eq!(
-        tools::ndisc6(c.ns(), "eth0", V6, &[]).unwrap().one().unwrap(),
-        a.mac()
-    );
+    assert_eq!(tools::arp_scan(c.ns(), "eth0", &[V4, other]).unwrap(), [(V4, a.mac())]);
+    assert_eq!(tools::ndisc6(c.ns(), "eth0", V6, &[]).unwrap().one().unwrap(), a.mac());
     for vip in VIPS {
         assert!(tools::ping(c.ns(), vip).unwrap());
         assert_eq!(neighbour(c.ns(), vip).unwrap(), Some(a.mac()));
@@ -97,11 +88,7 @@ fn the_prober_measures_silence_and_double_answers() {
         lab.plug(a, "eth0").unwrap();
         prober.wait_answer_by(a.mac(), SOON).unwrap();
         let report = prober.stop().unwrap();
-        assert!(
-            report.longest_silence() >= Duration::from_millis(95),
-            "{:?}",
-            report.silences
-        );
+        assert!(report.longest_silence() >= Duration::from_millis(95), "{:?}", report.silences);
         assert!(report.unanswered.len() >= 100);
         assert_eq!(report.answered() + report.unanswered.len(), report.sent.len());
         assert_eq!(report.doubles, []);
@@ -127,31 +114,20 @@ fn neighbour_changes_and_announcements_are_seen() {
     for vip in VIPS {
         assert_eq!(resolve(c.ns(), vip, SOON).unwrap(), a.mac());
     }
-    let (watch, capture) = (
-        NeighbourWatch::start(c.ns()).unwrap(),
-        Capture::start(c.ns(), "eth0").unwrap(),
-    );
+    let (watch, capture) = (NeighbourWatch::start(c.ns()).unwrap(), Capture::start(c.ns(), "eth0").unwrap());
     // Past the second in which Linux ignores a change of what it has just learnt, b announces the addresses.
     for (vip, frame) in [
         (
             VIPS[0],
             frames::arp(
                 Mac::BROADCAST,
-                frames::Arp {
-                    op: 1,
-                    sha: b.mac(),
-                    spa: V4,
-                    tha: Mac::ZERO,
-                    tpa: V4,
-                },
+                frames::Arp { op: 1, sha: b.mac(), spa: V4, tha: Mac::ZERO, tpa: V4 },
             ),
         ),
         (VIPS[1], frames::advertisement(b.mac(), V6)),
     ] {
         let sent = responder_lab::send(b.ns(), "eth0", &frame).unwrap();
-        let seen = capture
-            .wait_for("announcement", SOON, |f| f.is_gratuitous(vip))
-            .unwrap();
+        let seen = capture.wait_for("announcement", SOON, |f| f.is_gratuitous(vip)).unwrap();
         assert_eq!((seen.claim(), seen.src), (Some((vip, b.mac())), b.mac()));
         assert!(seen.at >= sent);
         let change = watch.wait_for(vip, b.mac(), SOON).unwrap();
@@ -171,23 +147,11 @@ fn native_transmission_needs_a_program_at_the_port() {
         let (a, c) = (lab.node("a"), lab.node("c"));
         let object = paths::object("reference.o").unwrap();
         let object = object.to_str().unwrap();
-        a.ns()
-            .check(&[
-                "ip", "link", "set", "eth0", "xdpdrv", "object", object, "program", "swap",
-            ])
-            .unwrap();
+        a.ns().check(&["ip", "link", "set", "eth0", "xdpdrv", "object", object, "program", "swap"]).unwrap();
         let capture = Capture::start(c.ns(), "eth0").unwrap();
         // To host a alone, whose program sends it back with the addresses swapped.
-        let question = frames::arp(
-            a.mac(),
-            frames::Arp {
-                op: 1,
-                sha: c.mac(),
-                spa: V4,
-                tha: Mac::ZERO,
-                tpa: V4,
-            },
-        );
+        let question =
+            frames::arp(a.mac(), frames::Arp { op: 1, sha: c.mac(), spa: V4, tha: Mac::ZERO, tpa: V4 });
         responder_lab::send(c.ns(), "eth0", &question).unwrap();
         let deadline = if native { SOON } else { Duration::from_millis(300) };
         let back = capture.wait_for("the frame", deadline, |f| (f.src, f.dst) == (a.mac(), c.mac()));
@@ -203,10 +167,7 @@ fn links_move_and_come_back() {
     let lab = Lab::builder().segments(2).hosts(&["a"]).build().unwrap();
     let (a, c) = (lab.node("a"), lab.node("c"));
     let nic = &a.nics()[1];
-    assert_eq!(
-        (nic.name.as_str(), nic.v4.to_string()),
-        ("eth1", "198.51.100.1".to_owned())
-    );
+    assert_eq!((nic.name.as_str(), nic.v4.to_string()), ("eth1", "198.51.100.1".to_owned()));
     assert_eq!(resolve(c.ns(), IpAddr::V4(nic.v4), SOON).unwrap(), nic.mac);
     assert_eq!(resolve(c.ns(), IpAddr::V6(nic.v6), SOON).unwrap(), nic.mac);
     let before = a.ns().ifindex("eth1").unwrap();
@@ -214,10 +175,7 @@ fn links_move_and_come_back() {
     assert!(a.ns().ifindex("eth1").is_err());
     lab.connect(a, nic).unwrap();
     assert_ne!(a.ns().ifindex("eth1").unwrap(), before);
-    wait_until("ping", SOON, || {
-        tools::ping(c.ns(), IpAddr::V4(nic.v4)).unwrap().then_some(())
-    })
-    .unwrap();
+    wait_until("ping", SOON, || tools::ping(c.ns(), IpAddr::V4(nic.v4)).unwrap().then_some(())).unwrap();
     a.ns()
         .ip("link set eth1 down\nlink set eth1 name wan address 02:00:00:00:01:99\nlink set wan up")
         .unwrap();
@@ -242,14 +200,8 @@ fn programs_are_heard_and_end_with_their_handle() {
     let pid = process.pid();
     drop(process);
     assert!(!fs::exists(format!("/proc/{pid}")).unwrap());
-    let failed = ns
-        .check(&["sh", "-c", "echo why >&2; exit 3"])
-        .unwrap_err()
-        .to_string();
-    assert!(
-        failed.contains("exit status: 3") && failed.contains("why"),
-        "{failed}"
-    );
+    let failed = ns.check(&["sh", "-c", "echo why >&2; exit 3"]).unwrap_err().to_string();
+    assert!(failed.contains("exit status: 3") && failed.contains("why"), "{failed}");
 }
 
 /// Not a test of its own: what the two tests below start, to end it in different ways.
@@ -287,13 +239,7 @@ fn nothing_is_left_when_killed() {
         let [name, pid] = words[words.len() - 2..] else {
             panic!("{ready}");
         };
-        let ours = || {
-            namespaces()
-                .unwrap()
-                .into_iter()
-                .filter(|ns| ns.starts_with(name))
-                .collect::<Vec<_>>()
-        };
+        let ours = || namespaces().unwrap().into_iter().filter(|ns| ns.starts_with(name)).collect::<Vec<_>>();
         assert_eq!(ours().len(), 2);
         child.signal(signal).unwrap();
         child.wait(SOON).unwrap();

@@ -7,7 +7,7 @@ use responder_lab::{BootTime, NeighbourWatch, Report};
 use serde_json::Value;
 
 use super::{
-    scenes::{SOON, bpftool, pinned, probe, probe_from},
+    scenes::{SOON, bpftool, neighbours, pinned, probe, probe_from},
     show::Show,
     world::{FENCE, VIPS, World, owned, standby, start_agent},
 };
@@ -22,12 +22,7 @@ pub(super) fn restart(mut world: World, show: &mut Show) -> Result<World> {
     let mut agent = None;
     let mut away = Duration::ZERO;
     let old = world.agent_a;
-    let old_pid = old
-        .commands()
-        .status()?
-        .pointer("/agent/pid")
-        .cloned()
-        .unwrap_or(Value::Null);
+    let old_pid = old.commands().status()?.pointer("/agent/pid").cloned().unwrap_or(Value::Null);
     let c = world.lab.node("c").ns();
     let reports = probe_from(c, Duration::from_micros(200), |probers| {
         probers.iter().try_for_each(|p| p.wait_answers(2000, SOON))?;
@@ -40,7 +35,7 @@ pub(super) fn restart(mut world: World, show: &mut Show) -> Result<World> {
     })?;
     world.agent_a = agent.context("the agent was not started again")?;
     show.say(&format!(
-        "pid {old_pid} killed; a new agent took over {} later",
+        "pid {old_pid} killed; the datapath was alone for {} until a new agent took it over",
         millis(away)
     ));
     let [sent, unanswered] = [
@@ -74,9 +69,7 @@ pub(super) fn fence(world: &World, show: &mut Show) -> Result<()> {
             millis(deadline.since(stopped)),
             FENCE.as_secs()
         ));
-        probers
-            .iter()
-            .try_for_each(|p| p.wait_silence(300, FENCE + SOON))?;
+        probers.iter().try_for_each(|p| p.wait_silence(300, FENCE + SOON))?;
         world.agent_a.thaw()?;
         thawed = BootTime::now();
         probers.iter().try_for_each(|p| p.wait_answers(100, SOON))
@@ -91,46 +84,24 @@ fn fence_claims(report: &Report, protocol: &str, deadline: BootTime, thawed: Boo
     // A question that is on its way when the deadline passes may go either way.
     let on_its_way = Duration::from_millis(1);
     let sent = |n: &usize| report.sent.get(*n).copied().unwrap_or_default();
-    let early = report
-        .unanswered
-        .iter()
-        .filter(|n| sent(n) + on_its_way < deadline)
-        .count();
+    let early = report.unanswered.iter().filter(|n| sent(n) + on_its_way < deadline).count();
     let fenced = |at: BootTime| at > deadline + on_its_way && at < thawed;
-    let late = report
-        .answers
-        .iter()
-        .filter(|a| fenced(sent(&a.question)))
-        .filter(|a| a.at < thawed)
-        .count();
-    let last = report
-        .answers
-        .iter()
-        .map(|a| a.at)
-        .filter(|at| *at < thawed)
-        .max()
-        .unwrap_or_default();
+    let late = report.answers.iter().filter(|a| fenced(sent(&a.question))).filter(|a| a.at < thawed).count();
+    let last = report.answers.iter().map(|a| a.at).filter(|at| *at < thawed).max().unwrap_or_default();
     let distance = if last <= deadline {
-        format!("last answer {} before the deadline", millis(deadline.since(last)))
+        format!("last answer {} before it", millis(deadline.since(last)))
     } else {
-        format!("last answer {} after the deadline", millis(last.since(deadline)))
+        format!("last answer {} after it", millis(last.since(deadline)))
     };
     show.claim(
         &format!("{protocol}: answered until the deadline, not after it"),
         format!("{distance}; {early} unanswered before, {late} answered after"),
         early == 0 && late == 0 && report.silences.len() == 1,
     );
-    let back = report
-        .answers
-        .iter()
-        .map(|a| a.at)
-        .filter(|at| *at >= thawed)
-        .min();
+    let back = report.answers.iter().map(|a| a.at).filter(|at| *at >= thawed).min();
     show.claim(
         &format!("{protocol}: answering again after SIGCONT"),
-        back.map_or("never".to_owned(), |at| {
-            format!("after {}", millis(at.since(thawed)))
-        }),
+        back.map_or("never".to_owned(), |at| format!("after {}", millis(at.since(thawed)))),
         back.is_some_and(|at| at.since(thawed) < AT_ONCE),
     );
 }
@@ -139,67 +110,54 @@ fn fence_claims(report: &Report, protocol: &str, deadline: BootTime, thawed: Boo
 fn read_deadline(map: &str) -> Result<BootTime> {
     let text = bpftool(&["-j", "map", "dump", "pinned", map])?;
     let dump: Value = serde_json::from_str(&text).with_context(|| format!("bpftool printed {text:?}"))?;
-    let ns = dump
-        .pointer("/0/formatted/value/deadline_ns")
-        .and_then(Value::as_u64);
-    ns.map(BootTime)
-        .with_context(|| format!("no deadline_ns in {text}"))
+    let ns = dump.pointer("/0/formatted/value/deadline_ns").and_then(Value::as_u64);
+    ns.map(BootTime).with_context(|| format!("no deadline_ns in {text}"))
 }
 
 /// Host a gives the addresses away, host b takes them; the client notices nothing but a new hardware address.
-pub(super) fn hand_over(world: &World, show: &mut Show) -> Result<()> {
+pub(super) fn hand_over(world: &mut World, show: &mut Show) -> Result<()> {
     show.scene("Hand-over: host a's file says standby, then host b's says owned");
-    let (a, b, c) = (world.lab.node("a"), world.lab.node("b"), world.lab.node("c"));
+    let World { agent_a, agent_b, lab, .. } = world;
+    let (a, b, c) = (lab.node("a"), lab.node("b"), lab.node("c"));
     let watch = NeighbourWatch::start(c.ns())?;
     let mut taken = BootTime::default();
-    let mut changes = Vec::new();
-    let reports = probe(world, Duration::from_micros(500), |probers| {
+    let (mut given_up, mut changes) = (Vec::new(), Vec::new());
+    let reports = probe_from(c.ns(), Duration::from_micros(500), |probers| {
         probers.iter().try_for_each(|p| p.wait_answers(100, SOON))?;
-        world.agent_a.write(&standby())?;
-        probers.iter().try_for_each(|p| p.wait_silence(1, SOON))?;
+        agent_a.write(&standby())?;
+        // The agent says so only once its datapath has stopped answering.
+        for vip in VIPS.map(|vip| vip.to_string()) {
+            let lost = |line: &str| line.contains("lost") && line.contains(&vip);
+            given_up.push(agent_a.process().wait_line(SOON, lost)?);
+        }
         taken = BootTime::now();
-        world.agent_b.write(&owned())?;
+        agent_b.write(&owned())?;
         for vip in VIPS {
             changes.push(watch.wait_for(vip, b.mac(), SOON)?);
         }
         probers.iter().try_for_each(|p| p.wait_answers(100, SOON))
     })?;
-    let table = c.ns().check(&["ip", "neigh", "show", "dev", "eth0"])?;
-    let ours = |line: &&str| {
-        VIPS.iter()
-            .any(|vip| line.split(' ').next() == Some(&vip.to_string()))
-    };
-    show.command(
-        "client",
-        "ip neigh show dev eth0",
-        &table.lines().filter(ours).collect::<Vec<_>>().join("\n"),
-    );
+    show.command("host a", "grep lost agent.log", &given_up.join("\n"));
+    neighbours(lab, show)?;
     for change in &changes {
         let after = change.at.since(taken);
         show.claim(
-            &format!("client's neighbour entry {} changes to host b", change.ip),
-            format!("{} after host b's file was written", millis(after)),
+            &format!("client's entry for {} changes to host b", change.ip),
+            format!("{} after b's file was written", millis(after)),
             after < AT_ONCE,
         );
     }
-    let silence = reports
-        .iter()
-        .map(Report::longest_silence)
-        .max()
-        .unwrap_or_default();
+    let silence = reports.iter().map(Report::longest_silence).max().unwrap_or_default();
     show.claim(
-        "nobody answers between the two owners, but not for long",
-        format!("longest silence {}", millis(silence)),
-        silence < AT_ONCE && reports.iter().all(|r| r.silences.len() == 1),
+        "silence between the two owners",
+        millis(silence),
+        silence < AT_ONCE && reports.iter().all(|r| r.silences.len() <= 1),
     );
     let doubles: usize = reports.iter().map(|r| r.doubles.len()).sum();
     let in_order = |r: &Report| r.last_answer_by(a.mac()) < r.first_answer_by(b.mac());
     show.claim(
         "questions answered by both hosts",
-        format!(
-            "{doubles} of {}",
-            reports.iter().map(|r| r.sent.len()).sum::<usize>()
-        ),
+        format!("{doubles} of {}", reports.iter().map(|r| r.sent.len()).sum::<usize>()),
         doubles == 0 && reports.iter().all(in_order),
     );
     Ok(())
@@ -207,9 +165,5 @@ pub(super) fn hand_over(world: &World, show: &mut Show) -> Result<()> {
 
 fn millis(d: Duration) -> String {
     let ms = d.as_secs_f64() * 1000.0;
-    if ms < 100.0 {
-        format!("{ms:.1} ms")
-    } else {
-        format!("{ms:.0} ms")
-    }
+    if ms < 100.0 { format!("{ms:.1} ms") } else { format!("{ms:.0} ms") }
 }

@@ -22,19 +22,11 @@ impl Show {
     /// In colour on a terminal, unless `NO_COLOR` is set.
     pub(super) fn new() -> Self {
         let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self {
-            colour: io::stdout().is_terminal() && !no_colour,
-            scene: 0,
-            claims: Vec::new(),
-        }
+        Self { colour: io::stdout().is_terminal() && !no_colour, scene: 0, claims: Vec::new() }
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
-        if self.colour {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
     /// Begins a scene.
@@ -63,36 +55,18 @@ impl Show {
     pub(super) fn claim(&mut self, text: &str, measured: impl Into<String>, holds: bool) {
         let measured = measured.into();
         print_line(&format!("   {} {text}: {measured}", self.mark(holds)));
-        self.claims.push(Claim {
-            text: text.to_owned(),
-            measured,
-            holds,
-        });
+        self.claims.push(Claim { text: text.to_owned(), measured, holds });
     }
 
     fn mark(&self, holds: bool) -> String {
-        if holds {
-            self.paint("32", "ok    ")
-        } else {
-            self.paint("1;31", "FAILED")
-        }
+        if holds { self.paint("32", "ok    ") } else { self.paint("1;31", "FAILED") }
     }
 
     /// The closing table. True if every claim held.
     pub(super) fn close(&self) -> bool {
         print_line(&format!("\n{}", self.paint("1", "What was measured")));
-        let width = self
-            .claims
-            .iter()
-            .map(|c| c.text.chars().count())
-            .max()
-            .unwrap_or(0);
-        for Claim {
-            text,
-            measured,
-            holds,
-        } in &self.claims
-        {
+        let width = self.claims.iter().map(|c| c.text.chars().count()).max().unwrap_or(0);
+        for Claim { text, measured, holds } in &self.claims {
             print_line(&format!("   {} {text:width$}  {measured}", self.mark(*holds)));
         }
         let failed = self.claims.iter().filter(|c| !c.holds).count();

@@ -60,12 +60,7 @@ impl World {
             server.wait_line(Duration::from_secs(10), |line| line.contains("listening"))?;
             servers.push(server);
         }
-        Ok(Self {
-            agent_a,
-            agent_b,
-            servers,
-            lab,
-        })
+        Ok(Self { agent_a, agent_b, servers, lab })
     }
 
     /// Process ids of the servers on host a and host b.
