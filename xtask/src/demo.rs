@@ -79,19 +79,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// Toolchain, packages, eBPF objects, agent.
 fn prepare(consent: Consent) -> Result<()> {
     step("tools", || install(&PACKAGES, consent))?;
-    step("eBPF objects", || ebpf::build(Wanted::Auto, consent, &Request::new(&workspace())))?;
+    ebpf::build(Wanted::Auto, consent, &Request::new(&workspace()))?;
     step("agent", || run_command(cargo().args(["build", "--quiet", "--package", "responder-user"])))
 }
 
 /// The rest of the demo in a process of root's.
 fn as_root(arguments: &Arguments) -> Result<ExitCode> {
     let program = env::current_exe().context("this program's path")?;
-    let mut environment = Vec::new();
-    let no_color = env::var_os("NO_COLOR");
-    if let Some(value) = &no_color {
-        environment.push(("NO_COLOR", value.as_os_str()));
-    }
-    let mut command = root::command(program, &environment)?;
+    // Administrators' tools are not on everybody's path.
+    let mut path = env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/local/sbin:/usr/sbin:/sbin");
+    let no_color = env::var_os("NO_COLOR").unwrap_or_default();
+    let mut command = root::command(program, &[("PATH", &path), ("NO_COLOR", &no_color)])?;
     command.args(["demo", "--built"]);
     for (flag, set) in [("--keep", arguments.keep), ("--cleanup", arguments.cleanup)] {
         command.args(set.then_some(flag));

@@ -24,7 +24,7 @@ pub(super) fn restart(mut world: World, show: &mut Show) -> Result<World> {
     let old = world.agent_a;
     let old_pid = old.commands().status()?.pointer("/agent/pid").cloned().unwrap_or(Value::Null);
     let c = world.lab.node("c").ns();
-    let reports = probe_from(c, Duration::from_micros(200), |probers| {
+    let reports = probe_from(c, Duration::from_micros(100), |probers| {
         probers.iter().try_for_each(|p| p.wait_answers(2000, SOON))?;
         old.kill()?;
         let killed = BootTime::now();
