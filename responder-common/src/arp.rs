@@ -188,8 +188,7 @@ fn emit<F: Frame>(frame: &mut F, eth: Eth, reply: &ArpPacket) -> Option<()> {
 #[inline(always)]
 fn no_host_has(spa: Ip4) -> bool {
     let bits = spa.to_bits();
-    let first = bits >> 24;
-    bits == u32::MAX || first == 127 || (first == 0 && bits != 0) || first >> 4 == 0xe
+    bits == u32::MAX || bits >> 24 == 127 || bits >> 28 == 0xe
 }
 
 /// An IPv4 address as an IPv4-mapped IPv6 address.

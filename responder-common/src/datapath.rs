@@ -2,7 +2,7 @@
 
 use crate::{
     arp,
-    eth::{ETHERTYPE_ARP, ETHERTYPE_IPV6, Eth},
+    eth::{ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, Eth},
     fence::Standing,
     layout::{EventKind, Fence, Link, LinkKey, VipKey4, VipKey6},
     ndp,
@@ -65,7 +65,8 @@ pub trait Tables {
     }
 }
 
-/// Handles one received frame. `None`: not ARP, no Neighbor Solicitation, no Neighbor Advertisement.
+/// Handles one received frame. `None`: not ARP, no Neighbor Solicitation, no Neighbor Advertisement, and nothing
+/// that might hide one from the program but not from Linux.
 ///
 /// With [`crate::outcome::Action::Answer`] the frame has become the answer; otherwise it is as it was, except
 /// after [`Outcome::Failed`].
@@ -75,6 +76,8 @@ pub fn handle<F: Frame, T: Tables>(frame: &mut F, ifindex: u32, tables: &T) -> O
     match eth.ethertype {
         ETHERTYPE_ARP => Some(arp::handle(frame, eth, ifindex, tables)),
         ETHERTYPE_IPV6 => ndp::handle(frame, eth, ifindex, tables),
+        // More priority tags than any network has: it cannot be told whether Linux would answer what is below.
+        ETHERTYPE_VLAN | ETHERTYPE_QINQ => Some(Outcome::StackedTags),
         _ => None,
     }
 }

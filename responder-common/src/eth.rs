@@ -14,7 +14,7 @@ pub const ETHERTYPE_QINQ: u16 = 0x88a8;
 /// Offset of the first EtherType.
 const TYPE_OFFSET: usize = 12;
 /// How many tags are looked at. Linux takes off any number of tags that name no VLAN, so the walk goes
-/// beyond the one tag that is answered, to stay silent about the rest.
+/// beyond the one tag that is answered, to keep the host silent about the rest.
 const MAX_TAGS: usize = 4;
 
 /// What the Ethernet header and the tags behind it say.
@@ -22,7 +22,7 @@ const MAX_TAGS: usize = 4;
 pub struct Eth {
     /// Offset of what follows the last EtherType.
     pub l3: usize,
-    /// The last EtherType.
+    /// The last EtherType; one of a tag where there are more tags than are looked at, and none names a VLAN.
     pub ethertype: u16,
     /// VLAN id, 0 for none (priority tags included).
     pub vlan: u32,
@@ -34,7 +34,7 @@ pub struct Eth {
 
 impl Eth {
     /// Parses the header. `None`: too short, or tagged in a way that is none of our business (802.1ad or
-    /// stacked tags that name a VLAN, more tags than are looked at).
+    /// stacked tags that name a VLAN).
     #[inline(always)]
     pub fn parse<F: Frame>(frame: &F) -> Option<Self> {
         let ethertype = frame.view::<Be16>(TYPE_OFFSET)?.get();

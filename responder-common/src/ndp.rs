@@ -12,6 +12,7 @@ use crate::{
 /// Next header: ICMPv6.
 pub const NEXT_ICMPV6: u16 = 58;
 const NEXT_HOP_BY_HOP: u16 = 0;
+const NEXT_ROUTING: u16 = 43;
 const NEXT_DESTINATION: u16 = 60;
 /// ICMPv6 type of a Neighbor Solicitation.
 pub const SOLICITATION: u16 = 135;
@@ -30,7 +31,8 @@ pub const FLAG_OVERRIDE: u16 = 0x2000;
 /// The only hop limit that cannot have crossed a router (RFC 4861 section 7.1.1).
 pub const HOP_LIMIT: u16 = 255;
 
-/// Extension headers that are walked to find a solicitation behind them.
+/// Extension headers that are walked to find a solicitation behind them: one of each kind, which is what a host
+/// may send in front of a message (RFC 8200 section 4.1).
 const MAX_EXTENSIONS: usize = 3;
 /// Options that are looked at, in units of eight bytes. Real solicitations have one or two.
 pub const MAX_UNITS: usize = 32;
@@ -51,10 +53,13 @@ pub(crate) fn handle<F: Frame, T: Tables>(
     let mut l4 = eth.l3 + size_of::<Ipv6Header>();
     let extended = next != NEXT_ICMPV6;
     if extended {
-        if next != NEXT_HOP_BY_HOP && next != NEXT_DESTINATION {
+        if next != NEXT_HOP_BY_HOP && next != NEXT_ROUTING && next != NEXT_DESTINATION {
             return None;
         }
-        l4 = skip_extensions(frame, l4)?;
+        match skip_extensions(frame, next, l4) {
+            Ok(offset) => l4 = offset,
+            Err(outcome) => return outcome,
+        }
     }
     let Some(header) = frame.view::<NdHeader>(l4) else {
         return Some(Outcome::NdTruncated);
@@ -98,7 +103,7 @@ pub(crate) fn handle<F: Frame, T: Tables>(
             return Some(not_ours);
         }
         match check(frame, eth, l4, false) {
-            Ok(checked) => advertisement_of(frame, tables, &about, &checked),
+            Ok(checked) => advertisement_of(tables, &about, &checked),
             // Nothing of an advertisement is dropped.
             Err(Outcome::NsTooLong) => not_ours,
             Err(outcome) => outcome,
@@ -116,33 +121,39 @@ struct About<'a, S> {
     now_ns: u64,
 }
 
-/// Finds ICMPv6 behind Hop-by-Hop and Destination Options. `None`: something else, or more than are walked.
+/// Finds ICMPv6 behind the extension headers that Linux skips: Hop-by-Hop Options (as the first), Destination
+/// Options, and a Routing header that has been used up. An error is what becomes of a packet without it.
 #[inline(always)]
-fn skip_extensions<F: Frame>(frame: &F, mut offset: usize) -> Option<usize> {
+fn skip_extensions<F: Frame>(frame: &F, mut next: u16, mut offset: usize) -> Result<usize, Option<Outcome>> {
     for _ in 0..MAX_EXTENSIONS {
-        let header = frame.view::<[Be16; 2]>(offset)?;
-        let (next, units) = (header[0].get() >> 8, header[0].get() & 0xff);
+        let header = frame.view::<[Be16; 2]>(offset).ok_or(None)?;
         // An option that is unknown and not to be skipped makes the receiver drop the packet (RFC 8200
-        // section 4.2), and the host must be able to report that.
-        if header[1].get() & 0xc000 != 0 {
-            return None;
+        // section 4.2), and the host must be able to report that. Segments left: the packet goes on.
+        let stop = if next == NEXT_ROUTING { 0x00ff } else { 0xc000 };
+        if header[1].get() & stop != 0 {
+            return Err(None);
         }
-        offset += 8 * (usize::from(units) + 1);
+        next = header[0].get() >> 8;
+        offset += 8 * (usize::from(header[0].get() & 0xff) + 1);
         if next == NEXT_ICMPV6 {
-            return Some(offset);
+            return Ok(offset);
         }
-        if next != NEXT_DESTINATION {
-            return None;
+        if next != NEXT_DESTINATION && next != NEXT_ROUTING {
+            return Err(None);
         }
     }
-    None
+    Err(Some(Outcome::NsExtensionHeader))
 }
 
 /// The part of a message that both kinds have been checked for.
 struct Checked {
     ip: Ipv6Header,
-    /// The first source (in a solicitation) or target (in an advertisement) link-layer address.
-    link_layer: Option<Mac>,
+    /// The sender's hardware address: of the first source (in a solicitation) or target (in an advertisement)
+    /// link-layer address option, or of the Ethernet header.
+    sender: Mac,
+    /// Whether there was such an option. An `Option<Mac>` would leave parts of the address undefined, and the
+    /// compiler free to store a pointer there, which the verifier refuses.
+    link_layer: bool,
 }
 
 /// Checks what RFC 4861 sections 7.1.1 and 7.1.2 have in common, and finds the option with
@@ -169,40 +180,45 @@ fn check<F: Frame>(frame: &F, eth: Eth, l4: usize, solicitation: bool) -> Result
     if units > MAX_UNITS {
         return Err(Outcome::NsTooLong);
     }
-    let mut sum = Sum::default();
-    sum.pseudo_header(&ip);
-    sum.message(message);
-
     let wanted = if solicitation { OPT_SOURCE_LL } else { OPT_TARGET_LL };
-    let mut link_layer = None;
-    let mut inside = 0;
-    for i in 0..MAX_UNITS {
-        if i == units {
+    let l5 = l4 + size_of::<NdMessage>();
+    let mut sender = frame.view::<EthAddrs>(0).ok_or(Outcome::NdTruncated)?.src;
+    let mut link_layer = false;
+    let mut at = 0;
+    for _ in 0..MAX_UNITS {
+        if at >= units {
             break;
         }
-        let unit = frame
-            .view::<NdUnit>(l4 + size_of::<NdMessage>() + i * size_of::<NdUnit>())
-            .ok_or(Outcome::NdTruncated)?;
-        sum.unit(unit);
-        if inside == 0 {
-            let (kind, len) = (unit.type_len.get() >> 8, usize::from(unit.type_len.get() & 0xff));
-            if len == 0 || len > units - i {
+        let unit = frame.view::<NdUnit>(l5 + at * size_of::<NdUnit>()).ok_or(Outcome::NdTruncated)?;
+        let (kind, len) = (unit.type_len.get() >> 8, usize::from(unit.type_len.get() & 0xff));
+        if len == 0 || at + len > units {
+            return Err(Outcome::NdOption);
+        }
+        if kind == wanted && !link_layer {
+            if len != 1 {
                 return Err(Outcome::NdOption);
             }
-            if kind == wanted && link_layer.is_none() {
-                if len != 1 {
-                    return Err(Outcome::NdOption);
-                }
-                link_layer = Some(unit.mac);
-            }
-            inside = len;
+            (sender, link_layer) = (unit.mac, true);
         }
-        inside -= 1;
+        at += len;
+    }
+
+    // A loop of its own: together with the one above it multiplies what the verifier must look at.
+    let mut sum = Sum::default();
+    sum.pseudo_header(&ip);
+    let message = frame.view::<NdMessage>(l4).ok_or(Outcome::NdTruncated)?;
+    sum.message(message);
+    for i in 0..MAX_UNITS {
+        if i >= units {
+            break;
+        }
+        let unit = frame.view::<NdUnit>(l5 + i * size_of::<NdUnit>()).ok_or(Outcome::NdTruncated)?;
+        sum.unit(unit);
     }
     if sum.fold() != 0xffff {
         return Err(Outcome::NdChecksum);
     }
-    Ok(Checked { ip, link_layer })
+    Ok(Checked { ip, sender, link_layer })
 }
 
 #[inline(always)]
@@ -211,7 +227,7 @@ fn solicitation_for<F: Frame, T: Tables>(
     eth: Eth,
     tables: &T,
     about: &About<'_, T::Stats>,
-    &Checked { ref ip, link_layer }: &Checked,
+    &Checked { ref ip, sender: asker, link_layer }: &Checked,
 ) -> Outcome {
     let Some(&EthAddrs { dst, src }) = frame.view(0) else {
         return Outcome::NdTruncated;
@@ -220,7 +236,7 @@ fn solicitation_for<F: Frame, T: Tables>(
     let mac = link.mac();
     let probe = ip.src == Ip6::UNSPECIFIED;
     if probe {
-        if link_layer.is_some() || !is_solicited_node(ip.dst) {
+        if link_layer || !is_solicited_node(ip.dst) {
             return Outcome::NdBadSource;
         }
     } else if ip.src.is_multicast() || ip.src == Ip6::LOOPBACK {
@@ -236,7 +252,6 @@ fn solicitation_for<F: Frame, T: Tables>(
     if unicast && dst != mac {
         return Outcome::NsMulticast;
     }
-    let asker = link_layer.unwrap_or(src);
     if asker == mac || src == mac {
         return Outcome::NsOwnHardware;
     }
@@ -305,16 +320,8 @@ fn emit<F: Frame>(frame: &mut F, eth: Eth, dst: Mac, src: Mac, body: &Advertisem
 
 /// An advertisement of an address owned here: what receivers would believe is a claim.
 #[inline(always)]
-fn advertisement_of<F: Frame, T: Tables>(
-    frame: &F,
-    tables: &T,
-    about: &About<'_, T::Stats>,
-    checked: &Checked,
-) -> Outcome {
-    let Some(&EthAddrs { src, .. }) = frame.view(0) else {
-        return Outcome::NdTruncated;
-    };
-    let claimer = checked.link_layer.unwrap_or(src);
+fn advertisement_of<T: Tables>(tables: &T, about: &About<'_, T::Stats>, checked: &Checked) -> Outcome {
+    let claimer = checked.sender;
     if claimer == about.link.mac() {
         return Outcome::NaNotOurs;
     }

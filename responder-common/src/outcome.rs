@@ -120,7 +120,7 @@ outcomes! {
     ArpOtherHost, arp_other_host, Pass;
     /// ARP request for a known address sent to a multicast address.
     ArpMulticast, arp_multicast, Drop;
-    /// ARP request whose sender address no host can have (multicast, 255.255.255.255, 127/8, 0/8).
+    /// ARP request whose sender address no host can have (multicast, 255.255.255.255, 127/8).
     ArpBadSender, arp_bad_sender, Pass;
     /// ARP request from a hardware address that no station can have (RFC 1812 section 3.3.2).
     ArpBadHardware, arp_bad_hardware, Drop;
@@ -141,8 +141,9 @@ outcomes! {
     NdChecksum, nd_checksum, Pass;
     /// Source that no host can have, or a Duplicate Address Detection probe that RFC 4861 section 7.1.1 forbids.
     NdBadSource, nd_bad_source, Pass;
-    /// Solicitation for a known target to an IP address that is neither the target nor a group it is in.
-    NsOtherDestination, ns_other_destination, Pass;
+    /// Solicitation for a known target to an IP address that is neither the target nor a group it is in. Linux
+    /// answers what comes to any of its addresses and groups, such as ff02::2 on a router.
+    NsOtherDestination, ns_other_destination, Drop;
     /// Solicitation for a known target sent to another station.
     NsOtherHost, ns_other_host, Pass;
     /// Solicitation to the known target's own address in a multicast frame.
@@ -151,12 +152,14 @@ outcomes! {
     NsBadHardware, ns_bad_hardware, Drop;
     /// Solicitation with our own hardware address: a loop or a forgery.
     NsOwnHardware, ns_own_hardware, Drop;
-    /// Solicitation for a known target behind IPv6 extension headers, which is not answered.
+    /// Solicitation for a known target behind IPv6 extension headers, which is not answered; also any packet
+    /// with more of them than RFC 8200 section 4.1 lets a host send.
     NsExtensionHeader, ns_extension_header, Drop;
     /// Solicitation for a known target with more options than are looked at.
     NsTooLong, ns_too_long, Drop;
 
-    /// Question for a known address below two or more VLAN tags of which none names a VLAN.
+    /// Question for a known address below two or more VLAN tags of which none names a VLAN; also any frame
+    /// below more than four of them.
     StackedTags, stacked_tags, Drop;
     /// The driver refused to resize the frame or a map was missing its entry.
     Failed, failed, Drop;

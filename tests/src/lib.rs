@@ -1,1 +1,16 @@
-//! x
+//! What the tests of the programs compare with, and the means to run them in the kernel.
+//!
+//! * [`build`]: frames out of plain fields, byte by byte.
+//! * [`frames`]: the acceptance list: frames and what becomes of each while the address is owned.
+//! * [`model`]: what becomes of *any* frame in any state, written from the RFCs and docs/protocol.md over byte
+//!   slices. It shares no code with the programs.
+//! * [`mutate`]: frames like those of the list, and then not.
+//! * [`run`]: the programs in the kernel under `BPF_PROG_TEST_RUN`.
+//! * [`skip`]: tests that cannot run here say so.
+
+pub mod build;
+pub mod frames;
+pub mod model;
+pub mod mutate;
+pub mod run;
+pub mod skip;

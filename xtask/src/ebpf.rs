@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use ebpf_build::{Request, Wanted};
+use ebpf_build::{OBJECTS, Request, Wanted};
 
 use crate::{
     build::workspace,
@@ -34,15 +34,37 @@ pub(crate) struct Arguments {
     yes: bool,
 }
 
-/// Runs the command.
+/// Have the kernel verify the eBPF objects
+///
+/// Loads each program of target/bpf/*.o, or of the objects given, without attaching it: the kernel's verifier
+/// must accept it. Needs root, and goes through sudo for it.
+#[derive(clap::Args)]
+pub(crate) struct VerifyArguments {
+    /// The objects (those of `cargo xtask build-ebpf` if none is given)
+    objects: Vec<PathBuf>,
+}
+
+/// Runs `cargo xtask build-ebpf`.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let objects = build(arguments.toolchain, Consent::new(arguments.yes), &Request::new(&workspace()))?;
     if root::is_root() {
         step("kernel verifier", || report(&objects, true))?;
     } else {
         report(&objects, false)?;
-        say("verifier: skipped, as only root may load programs (sudo would do)");
+        say("kernel verifier: skipped, as it needs root (`cargo xtask verify-ebpf` goes through sudo)");
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs `cargo xtask verify-ebpf`.
+pub(crate) fn verify(arguments: &VerifyArguments) -> Result<ExitCode> {
+    root::ensure_root()?;
+    let mut objects = arguments.objects.clone();
+    if objects.is_empty() {
+        let built = Request::new(&workspace()).out;
+        objects.extend(OBJECTS.iter().map(|name| built.join(format!("{name}.o"))));
+    }
+    step("kernel verifier", || report(&objects, true))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -65,7 +87,7 @@ pub(crate) fn build(wanted: Wanted, consent: Consent, request: &Request) -> Resu
 /// # Errors
 ///
 /// An object cannot be read, or the kernel refuses a program.
-pub(crate) fn report(objects: &[PathBuf], load: bool) -> Result<()> {
+fn report(objects: &[PathBuf], load: bool) -> Result<()> {
     for object in objects {
         let size =
             fs::metadata(object).with_context(|| format!("cannot look at {}", object.display()))?.len();
@@ -73,7 +95,7 @@ pub(crate) fn report(objects: &[PathBuf], load: bool) -> Result<()> {
         say(format!("{} ({} KiB)", relative(object), size.div_ceil(1024)));
         for program in object::programs(object)? {
             let walked = match verified.get(&program.name) {
-                Some(Some(walked)) => format!(", verified in {walked} steps"),
+                Some(Some(walked)) => format!(", verifier processed {walked}"),
                 Some(None) => ", verified".to_owned(),
                 None => String::new(),
             };

@@ -3,11 +3,16 @@
 mod build;
 mod demo;
 mod ebpf;
+mod leftovers;
+mod lint;
 mod object;
 mod root;
+mod sources;
 mod step;
+mod test;
 mod toolchain;
 mod tools;
+mod total;
 mod verify;
 
 use std::process::ExitCode;
@@ -27,6 +32,9 @@ struct Arguments {
 enum Command {
     BuildEbpf(ebpf::Arguments),
     Demo(demo::Arguments),
+    VerifyEbpf(ebpf::VerifyArguments),
+    Test(test::Arguments),
+    Lint(lint::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -43,5 +51,8 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::BuildEbpf(arguments) => ebpf::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::VerifyEbpf(arguments) => ebpf::verify(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Lint(arguments) => lint::run(&arguments),
     }
 }

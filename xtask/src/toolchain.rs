@@ -1,6 +1,6 @@
 //! Gets a toolchain that builds the eBPF objects, installing what is missing.
 
-use std::{env, path::PathBuf, process::Command};
+use std::{env, path::Path, process::Command};
 
 use anyhow::{Result, anyhow, bail};
 use ebpf_build::{
@@ -14,7 +14,7 @@ use crate::{
 
 /// Debian's compiler, its cargo and its library source.
 const DEBIAN: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
-/// The LLVM of [`DEBIAN`]'s compiler.
+/// The LLVM of [`DEBIAN`]'s compiler, as long as it is not installed and cannot be asked.
 const DEBIAN_LLVM: u32 = 22;
 
 /// Finds a toolchain; where there is none, installs what one of the wanted kind lacks, rustup's first.
@@ -58,8 +58,8 @@ pub(crate) fn ensure(wanted: Wanted, consent: Consent) -> Result<Choice> {
 enum Plan {
     /// The library source unless the toolchain has it, and a linker for its LLVM.
     Rustup(Compiler),
-    /// Debian's packages and a linker.
-    Debian,
+    /// Debian's packages, if they are not there, and a linker.
+    Debian(Option<Compiler>),
 }
 
 /// The ways to complete a toolchain, the preferred one first.
@@ -73,7 +73,10 @@ fn plans(refused: &[(Compiler, Obstacle)], wanted: Wanted) -> Vec<Plan> {
         plans.push(Plan::Rustup(compiler.clone()));
     }
     if wanted.allows(Kind::Debian) {
-        plans.push(Plan::Debian);
+        let installed = refused
+            .iter()
+            .find(|(compiler, obstacle)| compiler.kind == Kind::Debian && *obstacle != Obstacle::TooOld);
+        plans.push(Plan::Debian(installed.map(|(compiler, _)| compiler.clone())));
     }
     plans
 }
@@ -82,52 +85,39 @@ impl Plan {
     fn kind(&self) -> Kind {
         match self {
             Self::Rustup(_) => Kind::Rustup,
-            Self::Debian => Kind::Debian,
+            Self::Debian(_) => Kind::Debian,
         }
     }
 
-    fn llvm(&self) -> u32 {
+    fn compiler(&self) -> Option<&Compiler> {
         match self {
-            Self::Rustup(compiler) => compiler.version.llvm,
-            Self::Debian => DEBIAN_LLVM,
+            Self::Rustup(compiler) => Some(compiler),
+            Self::Debian(compiler) => compiler.as_ref(),
         }
     }
 
-    /// The cargo that builds the linker, and its compiler.
-    fn cargo(&self) -> (PathBuf, PathBuf) {
+    /// The packages that are the compiler.
+    fn compiler_packages(&self) -> &'static [&'static str] {
         match self {
-            Self::Rustup(compiler) => (compiler.cargo(), compiler.rustc()),
-            Self::Debian => ("/usr/bin/cargo".into(), "/usr/bin/rustc".into()),
+            Self::Rustup(_) => &[],
+            Self::Debian(_) => &DEBIAN,
         }
-    }
-
-    fn packages(&self) -> Vec<String> {
-        let llvm = self.llvm();
-        let compiler: &[&str] = if *self == Self::Debian { &DEBIAN } else { &[] };
-        let linker = [
-            &format!("llvm-{llvm}-dev"),
-            // Named by `llvm-config --libs` and its relatives, but not by the package's dependencies.
-            &format!("libpolly-{llvm}-dev"),
-            "zlib1g-dev",
-            "libzstd-dev",
-            "libxml2-dev",
-            "gcc",
-            "libc6-dev",
-        ];
-        compiler.iter().chain(&linker).map(|&package| package.to_owned()).collect()
     }
 
     /// The commands, for a person.
     fn by_hand(&self) -> String {
-        let packages = self.packages();
+        let llvm = self.compiler().map_or(DEBIAN_LLVM, |compiler| compiler.version.llvm);
+        let cargo = self.compiler().map_or_else(|| "/usr/bin/cargo".into(), Compiler::cargo);
+        let packages = linker_packages(llvm);
+        let packages: Vec<&str> =
+            self.compiler_packages().iter().copied().chain(packages.iter().map(String::as_str)).collect();
         let mut commands = Vec::new();
         if let Some(command) = self.add_source() {
             commands.push(format!("  {}", tools::shown(&command)));
         }
-        commands.push(tools::by_hand(&packages.iter().map(String::as_str).collect::<Vec<_>>()));
-        if let Ok(command) = self.install_linker() {
-            let llvm = self.llvm();
-            commands.push(format!("  LLVM_PREFIX=/usr/lib/llvm-{llvm} {}", tools::shown(&command)));
+        commands.push(tools::by_hand(&packages));
+        if let Ok(command) = install_linker(llvm, &cargo) {
+            commands.push(format!("  LLVM_PREFIX={} {}", llvm_prefix(llvm), tools::shown(&command)));
         }
         commands.join("\n")
     }
@@ -136,43 +126,107 @@ impl Plan {
         if let Some(mut command) = self.add_source() {
             run(&mut command)?;
         }
-        let packages = self.packages();
+        tools::install(self.compiler_packages(), Consent::Given)?;
+        let survey = Survey::take();
+        let same = |found: &&Compiler| match self {
+            Self::Rustup(compiler) => found.sysroot == compiler.sysroot,
+            Self::Debian(_) => found.kind == Kind::Debian,
+        };
+        let Some(compiler) = survey.compilers.iter().find(same) else {
+            bail!("the compiler does not run although it is installed: {}", self.kind());
+        };
+        let llvm = compiler.version.llvm;
+        let packages = linker_packages(llvm);
         tools::install(&packages.iter().map(String::as_str).collect::<Vec<_>>(), Consent::Given)?;
-        // A linker may be there that only lacked its LLVM.
-        let linker = linker_dir(self.llvm())?.join("bin/bpf-linker");
-        if Linker::of(&linker).is_ok_and(|linker| linker.llvm == self.llvm()) {
+        // One may have been there that only lacked its LLVM library.
+        let linker = linker_dir(llvm)?.join("bin/bpf-linker");
+        if Linker::of(&linker).is_ok_and(|linker| linker.llvm == llvm) {
             return Ok(());
         }
         say("building bpf-linker, which takes a minute or two");
-        run(&mut self.install_linker()?)
+        run(install_linker(llvm, &compiler.cargo())?.env("RUSTC", compiler.rustc()))
     }
 
     fn add_source(&self) -> Option<Command> {
-        match self {
-            Self::Rustup(compiler) if !compiler.has_source => {
-                let mut command = Command::new("rustup");
-                command.args(["component", "add", "rust-src", "--toolchain", &compiler.name]);
-                Some(command)
-            }
-            Self::Rustup(_) | Self::Debian => None,
+        let compiler =
+            self.compiler().filter(|compiler| compiler.kind == Kind::Rustup && !compiler.has_source)?;
+        let mut command = Command::new("rustup");
+        command.args(["component", "add", "rust-src", "--toolchain", &compiler.name]);
+        Some(command)
+    }
+}
+
+/// What `bpf-linker` is built with.
+fn linker_packages(llvm: u32) -> Vec<String> {
+    let llvm = [format!("llvm-{llvm}-dev"), format!("libpolly-{llvm}-dev")];
+    // LLVM's development package names these to the linker, but does not depend on all of them.
+    let others = ["zlib1g-dev", "libzstd-dev", "libxml2-dev", "gcc", "libc6-dev"];
+    llvm.into_iter().chain(others.map(str::to_owned)).collect()
+}
+
+fn llvm_prefix(llvm: u32) -> String {
+    format!("/usr/lib/llvm-{llvm}")
+}
+
+fn install_linker(llvm: u32, cargo: &Path) -> Result<Command> {
+    let mut command = Command::new(cargo);
+    for (name, _) in env::vars_os().filter(|(name, _)| !inherited(name)) {
+        command.env_remove(name);
+    }
+    command.env("LLVM_PREFIX", llvm_prefix(llvm));
+    command.env(format!("LLVM_SYS_{llvm}1_PREFIX"), llvm_prefix(llvm));
+    command.args(["install", "bpf-linker", "--version", LINKER_VERSION, "--locked", "--force"]);
+    command.args(["--no-default-features", "--features", &format!("llvm-{llvm}"), "--root"]);
+    command.arg(linker_dir(llvm)?);
+    Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use ebpf_build::Version;
+
+    use super::*;
+
+    fn compiler(kind: Kind, name: &str, has_source: bool) -> Compiler {
+        let verbose = "host: x86_64-unknown-linux-gnu\nrelease: 1.95.0\nLLVM version: 23.1.0\n";
+        Compiler {
+            kind,
+            name: name.to_owned(),
+            sysroot: PathBuf::from("/toolchains").join(name),
+            version: Version::parse(verbose).unwrap(),
+            has_source,
         }
     }
 
-    fn install_linker(&self) -> Result<Command> {
-        let llvm = self.llvm();
-        let (cargo, rustc) = self.cargo();
-        let mut command = Command::new(cargo);
-        for (name, _) in env::vars_os().filter(|(name, _)| !inherited(name)) {
-            command.env_remove(name);
-        }
-        let prefix = format!("/usr/lib/llvm-{llvm}");
-        command
-            .env("RUSTC", rustc)
-            .env("LLVM_PREFIX", &prefix)
-            .env(format!("LLVM_SYS_{llvm}1_PREFIX"), &prefix);
-        command.args(["install", "bpf-linker", "--version", LINKER_VERSION, "--locked", "--force"]);
-        command.args(["--no-default-features", "--features", &format!("llvm-{llvm}"), "--root"]);
-        command.arg(linker_dir(llvm)?);
-        Ok(command)
+    #[test]
+    fn the_toolchain_with_its_source_is_completed() {
+        let stable = (compiler(Kind::Rustup, "stable", false), Obstacle::NoSource);
+        let nightly = (compiler(Kind::Rustup, "nightly", true), Obstacle::NoLinker(23));
+        let debian = (compiler(Kind::Debian, "/usr", true), Obstacle::NoLinker(23));
+        let plans = plans(&[stable, nightly.clone(), debian.clone()], Wanted::Auto);
+        assert_eq!(plans, [Plan::Rustup(nightly.0), Plan::Debian(Some(debian.0))]);
+    }
+
+    #[test]
+    fn commands_for_a_person() {
+        let stable = compiler(Kind::Rustup, "stable", false);
+        let commands = Plan::Rustup(stable).by_hand();
+        assert!(commands.contains("rustup component add rust-src --toolchain stable\n"), "{commands}");
+        assert!(commands.contains("llvm-23-dev libpolly-23-dev"), "{commands}");
+        assert!(commands.contains("--features llvm-23"), "{commands}");
+        assert!(!commands.contains("rustc-web"), "{commands}");
+
+        let commands = Plan::Debian(None).by_hand();
+        assert!(commands.contains("rustc-web cargo-web rust-web-src llvm-22-dev"), "{commands}");
+        assert!(commands.contains("/usr/bin/cargo install bpf-linker"), "{commands}");
+    }
+
+    #[test]
+    fn nothing_to_complete() {
+        assert_eq!(plans(&[], Wanted::Only(Kind::Rustup)), []);
+        let old = (compiler(Kind::Debian, "/usr", false), Obstacle::TooOld);
+        assert_eq!(plans(&[old], Wanted::Auto), [Plan::Debian(None)]);
     }
 }

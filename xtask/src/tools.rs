@@ -1,13 +1,14 @@
 //! Programs that the steps need, and how they are installed.
 
 use std::{
-    env,
+    env, fs,
     io::{self, BufRead as _, IsTerminal as _, Write as _},
-    path::PathBuf,
-    process::{Command, Stdio},
+    path::{Path, PathBuf},
+    process::{self, Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
+use ebpf_build::cache_dir;
 
 use crate::{root, step::say};
 
@@ -87,7 +88,8 @@ pub(crate) fn by_hand(packages: &[&str]) -> String {
 }
 
 fn apt_install(packages: &[&str]) -> Result<()> {
-    apt(&[&["install", "-y", "--no-install-recommends"], packages].concat())
+    // Never at the price of a package that excludes one of these.
+    apt(&[&["install", "-y", "--no-install-recommends", "--no-remove"], packages].concat())
 }
 
 /// Runs apt-get, waiting for another one to end.
@@ -142,4 +144,48 @@ pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     let usual = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
     let dirs = path.iter().flat_map(env::split_paths).chain(usual);
     dirs.map(|dir| dir.join(program)).find(|path| path.is_file())
+}
+
+/// The `arping` of Thomas Habets, unpacked into the tool cache: its package and that of iputils's exclude each other.
+///
+/// # Errors
+///
+/// As [`install`]; or the package cannot be downloaded or unpacked.
+pub(crate) fn arping_habets(consent: Consent) -> Result<PathBuf> {
+    let place = cache_dir()?.join("arping-habets");
+    let program = place.join("usr/sbin/arping");
+    install(&["libnet1", "libpcap0.8"], consent)?;
+    if program.is_file() {
+        return Ok(program);
+    }
+    consent.obtain(
+        "Habets's arping (not on the path)",
+        "  apt-get download arping && dpkg-deb -x arping_*.deb …",
+    )?;
+    let temporary = place.with_extension(process::id().to_string());
+    fs::create_dir_all(&temporary).with_context(|| format!("cannot create {}", temporary.display()))?;
+    let unpacked = download_and_unpack("arping", &temporary);
+    let result = unpacked.and_then(|()| Ok(fs::rename(temporary.join("unpacked"), &place)?));
+    fs::remove_dir_all(&temporary).with_context(|| format!("cannot remove {}", temporary.display()))?;
+    result.with_context(|| format!("cannot put Habets's arping into {}", place.display()))?;
+    Ok(program)
+}
+
+/// Unpacks a package into `unpacked` in the directory `place`.
+fn download_and_unpack(package: &str, place: &Path) -> Result<()> {
+    // As whoever runs this: apt's own user may not write here, and need not.
+    let download = || {
+        let mut command = Command::new("apt-get");
+        command.current_dir(place).args(["-q", "-o", "APT::Sandbox::User=root", "download", package]);
+        run(&mut command)
+    };
+    if download().is_err() {
+        apt(&["update"])?;
+        download()?;
+    }
+    let packages = fs::read_dir(place)?.collect::<Result<Vec<_>, _>>()?;
+    let deb =
+        packages.iter().map(fs::DirEntry::path).find(|path| path.extension().is_some_and(|ext| ext == "deb"));
+    let deb = deb.with_context(|| format!("`apt-get download {package}` left no package"))?;
+    run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(place.join("unpacked")))
 }

@@ -179,3 +179,78 @@ pub(super) fn default_route(body: &[u8]) -> Vec<u32> {
     }
     links
 }
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::Emitable as _;
+    use netlink_packet_route::link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The body of a message about link 7 with these attributes.
+    fn message(attributes: Vec<LinkAttribute>) -> Vec<u8> {
+        let mut message = LinkMessage::default();
+        message.header.index = 7;
+        message.attributes = attributes;
+        let mut bytes = vec![0; message.buffer_len()];
+        message.emit(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn strange_attributes_do_not_hide_a_link() {
+        let mut body = message(vec![
+            LinkAttribute::IfName("ib0".to_owned()),
+            LinkAttribute::Address(vec![1; 20]), // InfiniBand
+        ]);
+        body.extend(message(vec![LinkAttribute::Mtu(9000)]).split_off(LINK_HEADER));
+        body.extend([6, 0, 0xff, 0x3f, 1, 2, 0, 0]); // of a kernel to come
+        body.extend([5, 0, 4, 0, 1, 0, 0, 0]); // an MTU of one byte
+        let link = link(&body).unwrap();
+        assert_eq!((link.index, link.name.as_str(), link.mac, link.mtu), (7, "ib0", Mac::ZERO, 0));
+    }
+
+    #[test]
+    fn wireless_event_is_no_link() {
+        assert_eq!(link(&message(vec![LinkAttribute::Mtu(1500)])), None);
+    }
+
+    #[test]
+    fn first_of_several_programs() {
+        let attached = |attributes: Vec<LinkXdp>| {
+            let name = LinkAttribute::IfName("eth0".to_owned());
+            link(&message(vec![name, LinkAttribute::Xdp(attributes)])).unwrap().xdp
+        };
+        let mode = LinkXdp::Attached;
+        let multi = attached(vec![mode(XdpAttached::Multiple), LinkXdp::SkbProgId(5), LinkXdp::DrvProgId(6)]);
+        assert_eq!(multi, Some(XdpOnLink { mode: XdpMode::Multi, prog_id: 6 }));
+        let hardware = attached(vec![mode(XdpAttached::Hardware), LinkXdp::ProgId(9), LinkXdp::HwProgId(9)]);
+        assert_eq!(hardware, Some(XdpOnLink { mode: XdpMode::Hardware, prog_id: 9 }));
+        assert_eq!(attached(vec![mode(XdpAttached::None)]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = (link(&bytes), address(&bytes), default_route(&bytes));
+        }
+
+        #[test]
+        fn any_attributes(
+            attributes in proptest::collection::vec((0u16..64, proptest::collection::vec(any::<u8>(), 0..40)), 0..6),
+        ) {
+            let mut nlas = Vec::new();
+            for (kind, value) in &attributes {
+                nlas.extend(u16::try_from(4 + value.len()).unwrap().to_ne_bytes());
+                nlas.extend(kind.to_ne_bytes());
+                nlas.extend(value);
+                nlas.resize(nlas.len().next_multiple_of(4), 0);
+            }
+            let of = |header: &[u8]| [header, &nlas].concat();
+            let _ = link(&of(&[0; LINK_HEADER]));
+            let _ = address(&of(&[2, 24, 0, 0, 7, 0, 0, 0]));
+            let _ = default_route(&of(&[2, 0, 0, 0, 254, 0, 0, 1, 0, 0, 0, 0]));
+        }
+    }
+}

@@ -75,11 +75,15 @@ impl Groups {
 
     /// Joins what is wanted, given as interface index and multicast address, and leaves the rest.
     ///
+    /// Ten thousand joins on one link take the kernel about a second, during which the thread is blocked.
+    ///
     /// A group on a link that does not exist is not an error: it is tried anew at every call. What failed for
     /// other reasons is tried anew, too.
     pub fn sync(&mut self, wanted: &BTreeSet<(u32, Ipv6Addr)>) -> GroupReport {
         let mut errors = Vec::new();
-        let stale: Vec<_> = self.joined.keys().filter(|have| !wanted.contains(have)).copied().collect();
+        // The kernel's lists begin with the latest: in this order it need not search them.
+        let stale = self.joined.keys().rev().filter(|have| !wanted.contains(have));
+        let stale: Vec<_> = stale.copied().collect();
         for group in stale {
             self.leave(group);
         }
@@ -147,12 +151,10 @@ impl Groups {
     }
 
     fn join(&mut self, link: u32, group: Ipv6Addr) -> Result<(), Refused> {
-        // The newest first: it is the one with room, unless groups of an older one were left.
-        let with_room = self.holders.iter().rev().find(|(_, holder)| !holder.full).map(|(&id, _)| id);
-        if let Some(id) = with_room
-            && self.join_by(id, link, group)?
-        {
-            return Ok(());
+        while let Some(id) = self.holders.iter().find(|(_, holder)| !holder.full).map(|(&id, _)| id) {
+            if self.join_by(id, link, group)? {
+                return Ok(());
+            }
         }
         let socket = Socket::new(Domain::IPV6, Type::DGRAM, None)
             .map_err(|error| Refused::Limit(format!("no further socket for multicast groups: {error}")))?;
@@ -166,7 +168,10 @@ impl Groups {
         if joined? {
             return Ok(());
         }
-        Err(Refused::Limit("net.core.optmem_max has no room for one multicast group".to_owned()))
+        Err(Refused::Limit(
+            "not even a fresh socket has room for a multicast group (net.core.optmem_max, or no memory)"
+                .to_owned(),
+        ))
     }
 
     /// False if the socket has no room left.

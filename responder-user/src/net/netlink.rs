@@ -184,3 +184,55 @@ fn refusal(message: &NetlinkBuffer<&[u8]>) -> Result<(), NetlinkError> {
         .and_then(|nla| parse_string(nla.value()).ok());
     Err(NetlinkError { errno: Errno::from_raw(code.wrapping_neg()), extack })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A whole `NLMSG_ERROR` with the reason as an attribute behind `about` bytes of the request.
+    fn error(flags: u16, about: &[u8], reason: &str) -> Vec<u8> {
+        let mut payload = (-libc::EBUSY).to_ne_bytes().to_vec();
+        payload.extend(about);
+        payload.extend(u16::try_from(4 + reason.len()).unwrap().to_ne_bytes());
+        payload.extend(EXTACK_MSG.to_ne_bytes());
+        payload.extend(reason.as_bytes());
+        payload.resize(payload.len().next_multiple_of(4), 0);
+        let mut message = u32::try_from(HEADER + payload.len()).unwrap().to_ne_bytes().to_vec();
+        message.extend(u16::try_from(libc::NLMSG_ERROR).unwrap().to_ne_bytes());
+        message.extend(flags.to_ne_bytes());
+        message.extend([0; 8]);
+        message.extend(payload);
+        message
+    }
+
+    fn reason(bytes: &[u8]) -> Option<String> {
+        let error = refusal(&messages(bytes).next().unwrap()).unwrap_err();
+        assert_eq!(error.errno, Errno::EBUSY);
+        error.extack
+    }
+
+    #[test]
+    fn reason_is_found_behind_the_request() {
+        let mut request = 24u32.to_ne_bytes().to_vec();
+        request.resize(24, 7);
+        let words = Some("it is so".to_owned());
+        assert_eq!(reason(&error(NLM_F_ACK_TLVS, &request, "it is so")), words);
+        assert_eq!(reason(&error(NLM_F_ACK_TLVS | NLM_F_CAPPED, &request[..HEADER], "it is so")), words);
+        assert_eq!(reason(&error(0, &request, "it is so")), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..100), len in 0u32..120, kind in 0u16..5) {
+            let mut bytes = bytes;
+            for (to, from) in bytes.iter_mut().zip(len.to_ne_bytes().into_iter().chain(kind.to_ne_bytes())) {
+                *to = from;
+            }
+            for message in messages(&bytes) {
+                refusal(&message).ok();
+            }
+        }
+    }
+}

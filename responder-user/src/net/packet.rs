@@ -44,7 +44,7 @@ impl PacketSender {
         let mut to: libc::sockaddr_ll = unsafe { mem::zeroed() };
         to.sll_family = libc::AF_PACKET as u16;
         to.sll_ifindex = i32::try_from(ifindex).map_err(io::Error::other)?;
-        // Where it is left out, kernels before 5.x show the frame to egress programs as one of protocol 0.
+        // Left out, old kernels would show the frame to egress programs as one of protocol 0.
         to.sll_protocol = u16::from_ne_bytes([kind_high, kind_low]);
         #[expect(unsafe_code, reason = "see above")]
         // SAFETY: both pointers are to live values and are given with their own sizes; the kernel only reads.

@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     decode,
-    link::NetState,
+    link::{Link, NetState},
     netlink::{Connection, NetlinkError, messages, receive},
 };
 
@@ -238,7 +238,7 @@ impl Follower {
             libc::RTM_NEWLINK => self.link_changed(body),
             libc::RTM_DELLINK => {
                 if let Some(index) = decode::link_index(body) {
-                    self.state.links.remove(&index);
+                    remove_link(&mut self.state, index);
                     self.routes_stale |= self.state.default_route_links.remove(&index);
                 }
             }
@@ -265,7 +265,7 @@ impl Follower {
         if let Some(link) = self.state.links.get_mut(&index) {
             link.addrs.retain(|have| (have.ip, have.len) != (gone.ip, gone.len));
         }
-        // IPv4 routes that use it as their source vanish without an event.
+        // IPv4 routes that use it as their source vanish without an event on older kernels.
         self.routes_stale |= self.state.default_route_links.contains(&index);
     }
 
@@ -328,11 +328,25 @@ impl Follower {
 }
 
 /// Links are reported without addresses, so those known are kept.
-fn put_link(state: &mut NetState, mut link: super::link::Link) {
+fn put_link(state: &mut NetState, mut link: Link) {
     if let Some(known) = state.links.get_mut(&link.index) {
         link.addrs = std::mem::take(&mut known.addrs);
     }
+    // Of a new pair, the end that is reported first does not have its peer yet, and no event tells later.
+    if let Some(peer) = link.parent.and_then(|parent| state.links.get_mut(&parent))
+        && link.kind.as_deref() == Some("veth")
+    {
+        peer.parent = Some(link.index);
+    }
     state.links.insert(link.index, link);
+}
+
+/// Nor does an event tell that the other end of a pair has left the namespace.
+fn remove_link(state: &mut NetState, index: u32) {
+    state.links.remove(&index);
+    for link in state.links.values_mut().filter(|link| link.parent == Some(index)) {
+        link.parent = None;
+    }
 }
 
 fn add_address(state: &mut NetState, body: &[u8]) {

@@ -15,7 +15,8 @@ use crate::choose::Choice;
 /// The objects, by the name of the binary that each is built from; the file has `.o` added.
 pub const OBJECTS: [&str; 3] = ["responder", "responder-log", "reference"];
 
-const TARGET: &str = "bpfel-unknown-none";
+/// What the objects are compiled for.
+pub const TARGET: &str = "bpfel-unknown-none";
 
 /// What to build, and where.
 #[derive(Debug, Clone)]

@@ -149,7 +149,7 @@ fn rustup() -> Result<Command> {
     on_path.or(home).map(Command::new).context("there is no rustup")
 }
 
-/// Reads lines such as `stable-x86_64-unknown-linux-gnu (active, default) /home/me/.rustup/toolchains/stable…`.
+/// Reads lines such as `stable-x86_64-unknown-linux-gnu (active, default) …/toolchains/stable-x86_64-unknown-linux-gnu`.
 fn toolchains(listed: &str) -> Vec<(bool, String, PathBuf)> {
     let line = |line: &str| {
         let (name, rest) = line.split_once(char::is_whitespace)?;
