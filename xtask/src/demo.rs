@@ -13,10 +13,10 @@ use responder_lab::{Lab, cleanup_kept, traffic};
 
 use self::{show::Show, world::World};
 use crate::{
-    build::{cargo, workspace},
+    build::{self, workspace},
     ebpf, root,
     step::step,
-    tools::{Consent, install, run as run_command},
+    tools::{Consent, install},
 };
 
 /// Debian packages of the tools that the demo runs.
@@ -55,7 +55,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         traffic::serve(text, world::PORT)?;
     }
     if !arguments.built && !arguments.cleanup {
-        prepare(Consent::new(arguments.yes))?;
+        let consent = match Consent::new(arguments.yes) {
+            // Setting all up is what this command says it does.
+            Consent::Withheld => Consent::Given,
+            given @ (Consent::Given | Consent::Ask) => given,
+        };
+        prepare(consent)?;
     }
     if !root::is_root() {
         return as_root(arguments);
@@ -80,7 +85,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 fn prepare(consent: Consent) -> Result<()> {
     step("tools", || install(&PACKAGES, consent))?;
     ebpf::build(Wanted::Auto, consent, &Request::new(&workspace()))?;
-    step("agent", || run_command(cargo().args(["build", "--quiet", "--package", "responder-user"])))
+    step("agent", build::agent)?;
+    Ok(())
 }
 
 /// The rest of the demo in a process of root's.

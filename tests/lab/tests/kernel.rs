@@ -204,21 +204,6 @@ fn programs_are_heard_and_end_with_their_handle() {
     assert!(failed.contains("exit status: 3") && failed.contains("why"), "{failed}");
 }
 
-/// Not a test of its own: what the two tests below start, to end it in different ways.
-#[test]
-#[ignore = "runs until it is killed"]
-fn lab_until_killed() {
-    let lab = Lab::builder().hosts(&["a"]).clients(&[]).build().unwrap();
-    let mut command = Command::new("sleep");
-    command.arg("1000");
-    let process = lab.node("a").ns().spawn(command).unwrap();
-    fs::create_dir(lab.node("a").bpffs()).unwrap();
-    println!("ready {} {}", lab.name(), process.pid());
-    loop {
-        std::thread::park();
-    }
-}
-
 /// True if the process is gone, or waits only for its parent to take notice.
 fn ended(pid: &str) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
@@ -231,23 +216,22 @@ fn nothing_is_left_when_killed() {
     }
     let lab = Lab::builder().hosts(&["a"]).clients(&[]).build().unwrap();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGKILL] {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--ignored", "--exact", "--nocapture", "lab_until_killed"]);
+        let command = Command::new(env!("CARGO_BIN_EXE_responder-lab"));
         let mut child = lab.node("a").ns().spawn(command).unwrap();
-        let ready = child.wait_line(SOON, |l| l.contains("ready ")).unwrap();
-        let words: Vec<&str> = ready.split_whitespace().collect();
-        let [name, pid] = words[words.len() - 2..] else {
-            panic!("{ready}");
-        };
+        let ready = child.wait_line(SOON, |l| l.starts_with("ready ")).unwrap();
+        let words: Vec<&str> = ready.split([' ', ';']).collect();
+        let (name, pid) = (words[1], words[2]);
+        let bpffs = format!("/sys/fs/bpf/{name}-a");
+        fs::create_dir(&bpffs).unwrap();
         let ours = || namespaces().unwrap().into_iter().filter(|ns| ns.starts_with(name)).collect::<Vec<_>>();
-        assert_eq!(ours().len(), 2);
+        assert_eq!(ours().len(), 4);
         child.signal(signal).unwrap();
         child.wait(SOON).unwrap();
         wait_until("the end of the child's child", SOON, || ended(pid).then_some(())).unwrap();
         if signal == Signal::SIGKILL {
             responder_lab::cleanup_stale();
         }
-        let left = ours().len() + usize::from(fs::exists(format!("/sys/fs/bpf/{name}-a")).unwrap());
+        let left = ours().len() + usize::from(fs::exists(&bpffs).unwrap());
         assert_eq!(left, 0, "after {signal}");
     }
     // A living process's lab is nobody's to remove.
