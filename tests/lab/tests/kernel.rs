@@ -11,7 +11,7 @@ use std::{
 use nix::sys::signal::Signal;
 use responder_lab::{
     Capture, Lab, Mac, NeighbourWatch, Prober, Probing, frames, namespaces, neighbour, paths, resolve,
-    root_or_skip, tools, tools_or_skip, traffic, wait_until,
+    root_or_skip, skip, tools, tools_or_skip, traffic, wait_until,
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -38,7 +38,11 @@ fn clients_tools_name_the_owner() {
     let (a, c) = (lab.node("a"), lab.node("c"));
     assert_eq!(a.mac().to_string(), "02:00:00:00:00:51");
     assert_eq!(tools::arping(c.ns(), "eth0", V4, &[]).unwrap().one().unwrap(), a.mac());
+    let probe = tools::arping(c.ns(), "eth0", V4, &["-D"]).unwrap();
+    assert_eq!((probe.one().unwrap(), probe.output.code()), (a.mac(), Some(1)));
     let other = Ipv4Addr::new(192, 0, 2, 99);
+    let probe = tools::arping(c.ns(), "eth0", other, &["-D"]).unwrap();
+    assert_eq!((probe.macs, probe.output.code()), (vec![], Some(0)));
     let nobody = tools::arping(c.ns(), "eth0", other, &[]).unwrap();
     assert_eq!(nobody.macs, []);
     assert!(nobody.one().is_err());
@@ -52,6 +56,23 @@ fn clients_tools_name_the_owner() {
     assert!(tools::kernel_dad_fails(c.ns(), "eth0", V6).unwrap());
     let free = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x99);
     assert!(!tools::kernel_dad_fails(c.ns(), "eth0", free).unwrap());
+}
+
+#[test]
+fn the_other_arping_names_the_owner() {
+    let test = "the_other_arping_names_the_owner";
+    if !root_or_skip(test) {
+        return;
+    }
+    if tools::habets().is_none() {
+        skip(test, "needs Habets's arping in RESPONDER_ARPING_HABETS");
+        return;
+    }
+    let lab = lab_with_owner().unwrap();
+    let (a, c) = (lab.node("a"), lab.node("c"));
+    assert_eq!(tools::arping_habets(c.ns(), "eth0", V4, &[]).unwrap().one().unwrap(), a.mac());
+    let nobody = tools::arping_habets(c.ns(), "eth0", Ipv4Addr::new(192, 0, 2, 99), &[]).unwrap();
+    assert_eq!(nobody.macs, []);
 }
 
 #[test]
