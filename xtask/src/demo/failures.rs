@@ -70,8 +70,9 @@ pub(super) fn fence(world: &World, show: &mut Show) -> Result<()> {
             FENCE.as_secs()
         ));
         probers.iter().try_for_each(|p| p.wait_silence(300, FENCE + SOON))?;
-        world.agent_a.thaw()?;
+        // Before it is done: the agent may be faster than this process's next line.
         thawed = BootTime::now();
+        world.agent_a.thaw()?;
         probers.iter().try_for_each(|p| p.wait_answers(100, SOON))
     })?;
     for (report, protocol) in reports.iter().zip(["ARP", "NDP"]) {
