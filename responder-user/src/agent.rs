@@ -5,10 +5,13 @@
 //! * [`announce`]: bursts sent.
 //! * [`events`]: what the kernel reports.
 //! * [`file`]: the static file followed.
+//! * [`groups`]: multicast groups joined, beside the loop.
+//! * [`report`]: what the agent says of itself.
 
 mod announce;
 mod events;
 mod file;
+mod groups;
 mod reconcile;
 mod report;
 
@@ -28,7 +31,7 @@ use tokio::{
 };
 
 pub use self::reconcile::AllForeign;
-use self::{events::Events, file::FileWatch, reconcile::LinkState};
+use self::{events::Events, file::FileWatch, groups::Joiner, reconcile::LinkState};
 use crate::{
     config::StaticConfig,
     control::{Server, StatusRequest},
@@ -45,7 +48,7 @@ use crate::{
         plan::{Plan, STATIC_SLOT, VipAt},
     },
     journal::Happening,
-    net::{boot, groups::Groups, link::NetState, packet::PacketSender, watch::NetError},
+    net::{boot, link::NetState, packet::PacketSender, watch::NetError},
 };
 
 /// How often the agent looks whether its programs are still attached, which no event tells.
@@ -92,7 +95,7 @@ struct Agent {
     object: Object,
     maps: Maps,
     sender: PacketSender,
-    groups: Groups,
+    groups: Joiner,
     config: StaticConfig,
     net: Arc<NetState>,
     /// What should be.
@@ -107,6 +110,10 @@ struct Agent {
     failed_vips: BTreeMap<VipAt, String>,
     all_multicast: BTreeMap<u32, String>,
     file_error: Option<String>,
+    /// VIPs that an earlier agent had answered here, until they are announced.
+    kept: BTreeSet<VipAt>,
+    /// When the deadline was last extended.
+    beaten: Duration,
     journal: broadcast::Sender<Happening>,
     started: Duration,
     joined: usize,
@@ -203,7 +210,7 @@ impl Agent {
         let maps = Maps::open(&pins)?;
         Ok(Self {
             sender: PacketSender::new().context("cannot open a packet socket (CAP_NET_RAW)")?,
-            groups: Groups::new(),
+            groups: Joiner::start()?,
             bursts: Bursts::new(options.burst),
             journal: broadcast::channel(4096).0,
             started: now(),
@@ -220,6 +227,8 @@ impl Agent {
             failed_vips: BTreeMap::new(),
             all_multicast: BTreeMap::new(),
             file_error: None,
+            kept: BTreeSet::new(),
+            beaten: Duration::ZERO,
             joined: 0,
             burst_frames: 0,
             burst_errors: 0,
@@ -230,10 +239,21 @@ impl Agent {
     fn start(&mut self) -> Result<()> {
         self.actual.vips = self.maps.vips().map(|v| (v.at, v.slot)).collect();
         self.actual.links = self.maps.links().map(|(key, _)| (key.ifindex, None)).collect();
-        // The deadline first: what an earlier agent owned goes on being answered.
-        self.heartbeat();
-        self.maps.set_slot(STATIC_SLOT, SlotState::Owned, boot::now_ns());
+        let ahead = boot::now_ns() < self.maps.fence().deadline_ns;
+        if ahead && self.maps.slot(STATIC_SLOT).is_some_and(|(owned, _)| owned) {
+            self.kept = self
+                .actual
+                .vips
+                .iter()
+                .filter(|(_, slot)| **slot == STATIC_SLOT)
+                .map(|(at, _)| *at)
+                .collect();
+        }
         self.tell(Happening::Configured { vips: self.config.vips.len(), refused: self.config.refused.len() });
+        // The maps before the deadline: what an earlier agent owned may have been given away since.
+        self.plan_and_write();
+        self.maps.set_slot(STATIC_SLOT, SlotState::Owned, boot::now_ns());
+        self.beat(now());
         self.replan();
         self.refuse_if_all_foreign()?;
         self.object.forget_others(&self.pins);
@@ -265,7 +285,7 @@ impl Agent {
             let burst = self.next_announcement();
             tokio::select! {
                 biased;
-                _ = heartbeat.tick() => self.heartbeat(),
+                _ = heartbeat.tick() => self.heartbeat(&mut net),
                 () = end.recv() => break,
                 changed = net.changed() => {
                     changed.context("the kernel's links are not followed any more")?;
@@ -284,6 +304,7 @@ impl Agent {
                         self.conflict(at, happening);
                     }
                 }
+                Some(report) = self.groups.report() => self.joined_groups(report),
                 Some(reply) = asked.recv() => {
                     reply.send(self.report()).ok(); // the client may have gone
                 }
@@ -296,19 +317,37 @@ impl Agent {
         Ok(())
     }
 
-    /// Extends the deadline.
-    fn heartbeat(&mut self) {
-        let before = self.maps.fence();
+    /// Extends the deadline. After a lapse it is extended last: addresses may have been given away meanwhile.
+    fn heartbeat(&mut self, net: &mut watch::Receiver<Arc<NetState>>) {
+        let deadline = Duration::from_nanos(self.maps.fence().deadline_ns);
+        if now() < deadline {
+            self.beat(now());
+            return;
+        }
+        self.net = net.borrow_and_update().clone();
+        self.reread();
+        self.replan();
         let at = now();
+        self.beat(at);
+        let silent_ms = at.saturating_sub(deadline).as_millis().try_into().unwrap_or(u64::MAX);
+        self.tell(Happening::Lapsed { silent_ms });
+        // Others may have learnt another host.
+        for vip in self.actual.announcing.clone().into_keys() {
+            self.begin_burst(vip, at);
+        }
+    }
+
+    fn beat(&mut self, at: Duration) {
         self.maps.set_fence(self.options.fence.at(at));
-        let silent = at.saturating_sub(Duration::from_nanos(before.deadline_ns));
-        // A first start finds a deadline of zero.
-        if before.deadline_ns != 0 && !silent.is_zero() {
-            self.tell(Happening::Lapsed { silent_ms: silent.as_millis().try_into().unwrap_or(u64::MAX) });
-            // Others may have learnt another host meanwhile.
-            for at_vip in self.actual.announcing.clone().into_keys() {
-                self.begin_burst(at_vip, at);
-            }
+        self.beaten = at;
+    }
+
+    /// Extends the deadline in the middle of long work, unless it has passed.
+    fn beat_if_due(&mut self) {
+        let at = now();
+        let due = at.saturating_sub(self.beaten) >= self.options.fence.interval();
+        if due && at.as_nanos() < self.maps.fence().deadline_ns.into() {
+            self.beat(at);
         }
     }
 

@@ -15,6 +15,13 @@ pub enum Happening {
         /// The link's name.
         link: String,
     },
+    /// An earlier agent had the VIP answered here, and it goes on.
+    Kept {
+        /// The address.
+        vip: IpAddr,
+        /// The link's name.
+        link: String,
+    },
     /// The VIP is not answered here any more.
     Lost {
         /// The address.
@@ -82,6 +89,7 @@ impl Happening {
     pub fn log(&self) {
         match self {
             Self::Gained { vip, link } => tracing::info!(%vip, %link, "gained"),
+            Self::Kept { vip, link } => tracing::info!(%vip, %link, "kept"),
             Self::Lost { vip, link } => tracing::info!(%vip, %link, "lost"),
             Self::Announced { vip, link, mac } => tracing::trace!(%vip, %link, %mac, "announced"),
             Self::Conflict { vip, link, claimer, by, claims } => {
@@ -104,6 +112,7 @@ impl std::fmt::Display for Happening {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Gained { vip, link } => write!(f, "gained        {vip} on {link}"),
+            Self::Kept { vip, link } => write!(f, "kept          {vip} on {link}"),
             Self::Lost { vip, link } => write!(f, "lost          {vip} on {link}"),
             Self::Announced { vip, link, mac } => write!(f, "announced     {vip} on {link} at {mac}"),
             Self::Conflict { vip, link, claimer, by, claims } => {

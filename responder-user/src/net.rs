@@ -1,7 +1,7 @@
 //! The kernel's networking as the agent sees and uses it: reports and requests, translated, and no decisions.
 //!
 //! * [`link`], [`watch`]: which links there are, followed by netlink events.
-//! * [`xdp`], [`ethtool`]: what runs on a link and what its driver does.
+//! * [`xdp`], [`tc`], [`ethtool`]: what runs on a link and what its driver does.
 //! * [`groups`], [`packet`]: what a link receives and what is sent on it.
 //! * [`sysctl`], [`boot`]: a setting and a clock.
 //!
@@ -15,6 +15,7 @@ pub mod link;
 mod netlink;
 pub mod packet;
 pub mod sysctl;
+pub mod tc;
 pub mod watch;
 pub mod xdp;
 

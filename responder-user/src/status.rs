@@ -73,6 +73,8 @@ pub struct PinnedLinkStatus {
     pub mode: Option<String>,
     /// Kernel id of the attached program.
     pub prog_id: Option<u32>,
+    /// Whether a TCX link of the egress program is pinned.
+    pub tcx: bool,
 }
 
 /// What becomes of questions for an address.
@@ -162,6 +164,7 @@ fn collect(pins: &Pins, agent: Option<AgentStatus>) -> Result<Status> {
             mac: link.mac().to_string(),
             mode: running.map(|x| x.mode.to_string()),
             prog_id: running.map(|x| x.prog_id),
+            tcx: pins.tx_link(key.ifindex).exists(),
         });
     }
     links.sort_by(|a, b| a.name.cmp(&b.name));

@@ -18,7 +18,7 @@ use crate::{
         plan::{Plan, VipAt},
     },
     journal::Happening,
-    net::sysctl,
+    net::{groups::GroupReport, sysctl},
 };
 
 /// How a link stands.
@@ -47,13 +47,18 @@ pub struct AllForeign(Vec<(String, Foreign)>);
 impl Agent {
     /// Plans anew from the configuration and the links as they are, and makes the plan true.
     pub(super) fn replan(&mut self) {
+        self.plan_and_write();
+        self.attach_links();
+        self.write_maps(); // announces what is answered now
+        self.groups.want(self.plan.groups());
+    }
+
+    /// Plans anew and writes the maps, without attaching to new links.
+    pub(super) fn plan_and_write(&mut self) {
         // Where the sysctl cannot be read there is no IPv6.
         let router = |name: &str| sysctl::ipv6_forwarding(name).unwrap_or(false);
         self.plan = Plan::for_static(&self.config, &self.net, router);
         self.write_maps();
-        self.attach_links();
-        self.write_maps(); // announces what is answered now
-        self.join_groups();
     }
 
     /// Takes the steps that lead from what the maps hold to the plan.
@@ -65,6 +70,7 @@ impl Agent {
             if let Err((at, reason)) = self.take_step(step) {
                 rejected.push((at, reason));
             }
+            self.beat_if_due();
         }
         let count = rejected.len();
         for (at, reason) in rejected {
@@ -115,8 +121,11 @@ impl Agent {
                 let owned = self.actual.vips.get(&at).is_some_and(|slot| *slot != STANDBY_SLOT);
                 if let Some(link) = self.plan.links.get(&at.ifindex).filter(|_| owned) {
                     let known = self.actual.announcing.insert(at, link.mac).is_some();
-                    if !known {
-                        self.tell(Happening::Gained { vip: at.ip, link: link.name.clone() });
+                    let (vip, link) = (at.ip, link.name.clone());
+                    if self.kept.remove(&at) {
+                        self.tell(Happening::Kept { vip, link });
+                    } else if !known {
+                        self.tell(Happening::Gained { vip, link });
                     }
                     self.begin_burst(at, now());
                 }
@@ -171,7 +180,12 @@ impl Agent {
         // First what the host itself sends, so that no answer of this program is contradicted.
         let egress = egress::attach(&mut self.object, &self.pins, index, &name, how);
         if let Err(tried) = &egress {
-            tracing::warn!(link = %name, ?tried, "what this host sends about the addresses is not corrected");
+            for Attempt { what, error } in tried {
+                tracing::warn!(
+                    link = %name, %what, %error,
+                    "what this host itself sends about the addresses is not corrected"
+                );
+            }
         }
         let xdp = xdp::attach(&mut self.object, &self.pins, index, mode, how).map_err(|error| match error {
             AttachError::Foreign(foreign) => Failure {
@@ -227,8 +241,8 @@ impl Agent {
         self.replan();
     }
 
-    fn join_groups(&mut self) {
-        let report = self.groups.sync(&self.plan.groups());
+    /// Takes note of what the joiner has done.
+    pub(super) fn joined_groups(&mut self, report: GroupReport) {
         for (index, reason) in &report.all_multicast {
             if self.all_multicast.get(index) != Some(reason) {
                 tracing::warn!(link = %self.link_name(*index), %reason, "receiving all multicast frames");
@@ -255,6 +269,8 @@ impl Agent {
                 let name = self.link_name(*index);
                 egress::detach(&self.pins, *index, Some(&name))?;
             }
+            // Nothing of ours runs anywhere: as if this start had not been.
+            self.pins.remove()?;
             return Err(AllForeign(foreign.into_iter().collect()).into());
         }
         Ok(())

@@ -3,9 +3,9 @@
 use std::{io, path::Path};
 
 use aya::programs::{
-    LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+    Link as _, LinkOrder, ProgramError, SchedClassifier, TcAttachType,
     links::{FdLink, PinnedLink},
-    tc::{self, NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcError, TcHandle},
+    tc::{self, NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcHandle},
 };
 use serde::Serialize;
 
@@ -15,6 +15,7 @@ use super::{
     pins::Pins,
     xdp::{Attempt, WantedAttach, chain, unpin},
 };
+use crate::net::tc::remove_unused_clsact;
 
 /// Where the filter is: a place of its own, so that it can be found again.
 const PRIORITY: u16 = 49_000;
@@ -47,7 +48,7 @@ pub fn attach(
         match attach_tcx(object, pins, ifindex, name) {
             Ok(()) => {
                 // An earlier agent may have used the other way.
-                remove_filter(name);
+                remove_filter(ifindex, name);
                 return Ok(EgressVia::Tcx);
             }
             Err(error) => tried.push(Attempt { what: "egress by tcx".to_owned(), error }),
@@ -96,18 +97,18 @@ fn replace_tcx(object: &mut Object, path: &Path) -> Result<(), String> {
 }
 
 fn attach_clsact(object: &mut Object, name: &str) -> Result<(), String> {
-    match tc::qdisc_add_clsact(name) {
-        Ok(()) | Err(TcError::AlreadyAttached) => {}
-        Err(TcError::IoError(e)) if e.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(e) => return Err(chain(&e)),
-    }
+    // There may be one already; if it could not be made, the filter has no place, and that error counts.
+    let qdisc = tc::qdisc_add_clsact(name);
     let tx = object.tx().map_err(|e| chain(&e))?;
     let id = match filter(name) {
         // Replaces the program of an existing filter, and fails if there is none.
         Ok(link) => tx.attach_to_link(link).or_else(|_| attach_filter(tx, name)),
         Err(e) => return Err(chain(&e)),
     }
-    .map_err(|e| chain(&e))?;
+    .map_err(|e| match &qdisc {
+        Ok(()) => chain(&e),
+        Err(qdisc) => format!("{} (making the clsact qdisc: {})", chain(&e), chain(qdisc)),
+    })?;
     let link = tx.take_link(id).map_err(|e| chain(&e))?;
     // Dropping it would remove the filter, which must outlive the agent.
     std::mem::forget(link);
@@ -123,10 +124,13 @@ fn filter(name: &str) -> io::Result<SchedClassifierLink> {
     SchedClassifierLink::attached(name, TcAttachType::Egress, PRIORITY, HANDLE, None)
 }
 
-/// Removes the clsact filter if there is one. The qdisc stays, as it may be others'.
-fn remove_filter(name: &str) {
-    if let Ok(link) = filter(name) {
-        drop(link); // removes the filter; there being none is as good
+/// Removes the clsact filter if there is one, and then the qdisc if nobody else uses it.
+fn remove_filter(ifindex: u32, name: &str) {
+    if !filter(name).is_ok_and(|filter| filter.detach().is_ok()) {
+        return; // there is none
+    }
+    if let Err(error) = remove_unused_clsact(ifindex) {
+        tracing::warn!(link = name, %error, "cannot remove the clsact qdisc");
     }
 }
 
@@ -138,7 +142,7 @@ fn remove_filter(name: &str) {
 pub fn detach(pins: &Pins, ifindex: u32, name: Option<&str>) -> Result<(), DatapathError> {
     unpin(&pins.tx_link(ifindex))?;
     if let Some(name) = name {
-        remove_filter(name);
+        remove_filter(ifindex, name);
     }
     Ok(())
 }

@@ -75,6 +75,17 @@ impl Connection {
         Ok(())
     }
 
+    /// Lists what `message` asks for at once. `each` gets the type and body of every message.
+    pub(super) fn list(
+        &mut self,
+        message: RouteNetlinkMessage,
+        mut each: impl FnMut(u16, &[u8]),
+    ) -> Result<(), NetlinkError> {
+        self.send(message, NLM_F_DUMP)?;
+        while !self.receive(&mut false, &mut each)? {}
+        Ok(())
+    }
+
     /// Lists what `message` asks for, letting other tasks run between the parts of a long answer (the parts
     /// themselves are made in the system call: waiting for readiness would not make it asynchronous).
     ///

@@ -56,7 +56,7 @@ fn head(out: &mut impl Write, status: &Status, paint: Paint) -> io::Result<()> {
     }
     let fence = status.fence;
     let deadline = if fence.deadline_left_ms > 0 {
-        paint.good(format!("answering for another {}", time(fence.deadline_left_ms)))
+        paint.good(format!("ahead for another {}", time(fence.deadline_left_ms)))
     } else {
         paint.bad(format!("passed {} ago: nothing is answered", time(-fence.deadline_left_ms)))
     };
@@ -86,10 +86,12 @@ fn links(out: &mut impl Write, status: &Status, paint: Paint) -> io::Result<()> 
                 notes.extend(told.tried.iter().map(|t| format!("{} failed: {}", t.what, t.error)));
             }
         }
+        // A filter leaves no pin, so that without an agent only the other way can be seen.
         let egress = match (agent, told.and_then(|t| t.egress.clone())) {
             (_, Some(via)) => via,
             (Some(_), None) => "none".to_owned(),
-            (None, None) => "?".to_owned(),
+            (None, None) if link.tcx => "tcx".to_owned(),
+            (None, None) => "unknown".to_owned(),
         };
         table.add_row([
             link.name.clone(),
