@@ -66,7 +66,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         total.skipped("clippy of the eBPF crate", reason);
     }
     check(&mut total, "documentation", || {
-        execute(cargo().arg("doc").args(host).arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings"))
+        // For those who work on it: nothing here is a library for others.
+        let private = ["--no-deps", "--document-private-items"];
+        execute(cargo().arg("doc").args(host).args(private).env("RUSTDOCFLAGS", "-D warnings"))
     });
     dependencies(&mut total, arguments.install);
     println!("{total}");
