@@ -1,12 +1,13 @@
 //! The agent: facts in, decisions from [`crate::decision`], effects out, in one place and in order.
 //!
 //! * this file: what the agent holds, and its loop.
-//! * [`reconcile`]: links and plans made true.
-//! * [`announce`]: bursts sent.
-//! * [`events`]: what the kernel reports.
-//! * [`file`]: the static file followed.
-//! * [`groups`]: multicast groups joined, beside the loop.
-//! * [`report`]: what the agent says of itself.
+//! * `reconcile`: links and plans made true.
+//! * `announce`: bursts sent.
+//! * `events`: what the kernel reports.
+//! * `file`: the static file followed.
+//! * `groups`: multicast groups joined, beside the loop.
+//! * `report`: what the agent says of itself.
+//! * `signals`: what it is told.
 
 mod announce;
 mod events;
@@ -14,6 +15,7 @@ mod file;
 mod groups;
 mod reconcile;
 mod report;
+mod signals;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,13 +27,12 @@ use std::{
 use anyhow::{Context as _, Result};
 use responder_common::layout::SlotState;
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
     sync::{broadcast, mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
 pub use self::reconcile::AllForeign;
-use self::{events::Events, file::FileWatch, groups::Joiner, reconcile::LinkState};
+use self::{events::Events, file::FileWatch, groups::Joiner, reconcile::LinkState, signals::Signals};
 use crate::{
     config::StaticConfig,
     control::{Server, StatusRequest},
@@ -158,40 +159,6 @@ async fn take_lock(pins: &Pins, signals: &mut Signals) -> Result<Option<Lock>> {
         () = signals.end.recv() => {
             // The thread that waits cannot be told; it ends with the process.
             std::process::exit(0);
-        }
-    }
-}
-
-/// The signals that the agent heeds.
-struct Signals {
-    end: EndSignals,
-    hangup: Signal,
-}
-
-/// The signals that ask the agent to end.
-struct EndSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self> {
-        Ok(Self {
-            end: EndSignals {
-                terminate: signal(SignalKind::terminate())?,
-                interrupt: signal(SignalKind::interrupt())?,
-            },
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-}
-
-impl EndSignals {
-    /// Waits for one.
-    async fn recv(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
         }
     }
 }

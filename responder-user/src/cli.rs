@@ -209,7 +209,7 @@ impl Cli {
 }
 
 impl RunArgs {
-    fn run(self: Box<Self>) -> Result<ExitCode> {
+    fn run(self) -> Result<ExitCode> {
         let Self {
             file,
             place: PlaceArgs { bpffs, run_dir },
@@ -223,7 +223,7 @@ impl RunArgs {
             capacity,
             ebpf_log,
             log_format,
-        } = *self;
+        } = self;
         telemetry::init(log_format, ebpf_log);
         if suppress < fence {
             return Err(Usage(format!(

@@ -75,7 +75,7 @@ fn missing_capabilities() -> Vec<(&'static str, &'static str)> {
     let has = |n: u32| have & 1 << n != 0;
     CAPABILITIES
         .iter()
-        .filter(|(n, name, _)| !has(*n) && !(*name == "CAP_BPF" && has(SYS_ADMIN)))
+        .filter(|(n, name, _)| !has(*n) && (*name != "CAP_BPF" || !has(SYS_ADMIN)))
         .map(|(_, name, purpose)| (*name, *purpose))
         .collect()
 }
@@ -166,16 +166,15 @@ pub fn explain_unfit(error: &anyhow::Error) -> Option<String> {
     let denied = error.chain().any(|cause| {
         cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
     });
-    denied.then(|| explain_denied()).flatten().map(|why| format!("{why} ({})", short(&format!("{error:#}"))))
+    denied.then(explain_denied).flatten().map(|why| format!("{why} ({})", short(&format!("{error:#}"))))
 }
 
 fn explain_text(error: &str) -> String {
-    if error.contains("os error 1)") || error.contains("os error 13)") {
-        if let Some(why) = explain_denied() {
-            return format!("{why} ({})", short(error));
-        }
+    let denied = error.contains("os error 1)") || error.contains("os error 13)");
+    match explain_denied() {
+        Some(why) if denied => format!("{why} ({})", short(error)),
+        _ => error.to_owned(),
     }
-    error.to_owned()
 }
 
 /// The first line: what the verifier says comes after.

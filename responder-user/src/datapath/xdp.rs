@@ -280,10 +280,7 @@ impl Refusal {
 
 fn attach_link(object: &mut Object, pins: &Pins, ifindex: u32, mode: AyaMode) -> Result<Via, Refusal> {
     let refused = |e: ProgramError| {
-        let errno = match &e {
-            ProgramError::SyscallError(e) => e.io_error.raw_os_error(),
-            _ => None,
-        };
+        let errno = if let ProgramError::SyscallError(e) = &e { e.io_error.raw_os_error() } else { None };
         Refusal::new(&e, errno)
     };
     let xdp = object.xdp().map_err(|e| Refusal::new(&e, None))?;
