@@ -221,6 +221,7 @@ impl Agent {
         self.plan_and_write();
         self.maps.set_slot(STATIC_SLOT, SlotState::Owned, boot::now_ns());
         self.beat(now());
+        self.leave_other_links();
         self.replan();
         self.refuse_if_all_foreign()?;
         self.object.forget_others(&self.pins);
@@ -358,7 +359,10 @@ impl Agent {
     }
 
     fn link_name(&self, ifindex: u32) -> String {
-        self.plan.links.get(&ifindex).map_or_else(|| format!("if{ifindex}"), |link| link.name.clone())
+        // A link that has just gone is still in the maps.
+        let gone = || self.actual.links.get(&ifindex).and_then(Option::as_ref);
+        let link = self.plan.links.get(&ifindex).or_else(gone);
+        link.map_or_else(|| format!("if{ifindex}"), |link| link.name.clone())
     }
 
     fn names(&self) -> BTreeMap<u32, String> {

@@ -170,8 +170,10 @@ async fn client(
                             return;
                         }
                     }
-                    Err(broadcast::error::RecvError::Lagged(missed)) => {
-                        tracing::debug!(missed, "a watching client is too slow");
+                    Err(broadcast::error::RecvError::Lagged(happenings)) => {
+                        if reply_line(&mut stream, &Happening::Missed { happenings }).await.is_err() {
+                            return;
+                        }
                     }
                     Err(broadcast::error::RecvError::Closed) => return,
                 },

@@ -95,6 +95,9 @@ pub enum AttachError {
     /// Somebody else's program is there.
     #[error("{0} is attached, and not ours: left alone. Detach it, or leave this interface out")]
     Foreign(Foreign),
+    /// It would run, and do wrong.
+    #[error("{0}")]
+    Obstacle(String),
     /// Nothing worked.
     #[error("cannot attach: {}", list(.0))]
     Refused(Vec<Attempt>),
