@@ -35,10 +35,7 @@ impl GratuitousArp {
 
     fn new(vip: Ipv4Addr, mac: Mac, op: u16, tha: Mac) -> Self {
         Self {
-            eth: EthAddrs {
-                dst: Mac::BROADCAST,
-                src: mac,
-            },
+            eth: EthAddrs { dst: Mac::BROADCAST, src: mac },
             ethertype: Be16::new(ETHERTYPE_ARP),
             arp: ArpPacket {
                 htype: Be16::new(HTYPE_ETHERNET),
@@ -75,10 +72,7 @@ impl UnsolicitedNa {
     pub fn new(vip: Ipv6Addr, mac: Mac, router: bool) -> Self {
         let flags = FLAG_OVERRIDE | if router { FLAG_ROUTER } else { 0 };
         Self {
-            eth: EthAddrs {
-                dst: Mac::ALL_NODES,
-                src: mac,
-            },
+            eth: EthAddrs { dst: Mac::ALL_NODES, src: mac },
             ethertype: Be16::new(ETHERTYPE_IPV6),
             body: Advertisement::new(vip.into(), Ip6::ALL_NODES, mac, flags),
         }

@@ -62,10 +62,7 @@ pub(crate) fn handle<F: Frame, T: Tables>(frame: &mut F, eth: Eth, ifindex: u32,
     if asked.is_none() && claimed.is_none() {
         return Outcome::ArpNotOurs;
     }
-    let Some(link) = tables.link(&LinkKey {
-        ifindex,
-        vlan: eth.vlan,
-    }) else {
+    let Some(link) = tables.link(&LinkKey { ifindex, vlan: eth.vlan }) else {
         return Outcome::Failed;
     };
     let mac = link.mac();
@@ -74,13 +71,7 @@ pub(crate) fn handle<F: Frame, T: Tables>(frame: &mut F, eth: Eth, ifindex: u32,
     let conflict = match claimed {
         Some(vip) if sha != mac && tables.standing(vip, now_ns) == Standing::Owned => {
             let kind = EventKind::ArpConflict;
-            let claim = Claim {
-                kind,
-                ifindex,
-                vlan: eth.vlan,
-                vip: mapped(spa),
-                claimer: sha,
-            };
+            let claim = Claim { kind, ifindex, vlan: eth.vlan, vip: mapped(spa), claimer: sha };
             tables.claim(vip, &claim, now_ns);
             true
         }
@@ -88,15 +79,7 @@ pub(crate) fn handle<F: Frame, T: Tables>(frame: &mut F, eth: Eth, ifindex: u32,
     };
     match asked {
         Some(asked) if is_request && spa != tpa => {
-            let question = Question {
-                dst,
-                src,
-                sha,
-                spa,
-                tpa,
-                conflict,
-                now_ns,
-            };
+            let question = Question { dst, src, sha, spa, tpa, conflict, now_ns };
             answer(frame, eth, tables, asked, link, &question)
         }
         _ if conflict => Outcome::ArpConflict,

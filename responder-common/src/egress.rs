@@ -72,10 +72,7 @@ fn arp<F: Frame, T: Tables>(
     if arp.sha != link.mac() {
         return None;
     }
-    if matches!(
-        tables.standing(vip, tables.now_ns()),
-        Standing::Owned | Standing::Abandoned
-    ) {
+    if matches!(tables.standing(vip, tables.now_ns()), Standing::Owned | Standing::Abandoned) {
         return Some(EgressOutcome::Owned);
     }
     if arp.op.get() != OP_REQUEST {
@@ -106,10 +103,7 @@ fn advertisement<F: Frame, T: Tables>(
     if frame.view::<EthAddrs>(0)?.src != link.mac() {
         return None;
     }
-    if matches!(
-        tables.standing(vip, tables.now_ns()),
-        Standing::Owned | Standing::Abandoned
-    ) {
+    if matches!(tables.standing(vip, tables.now_ns()), Standing::Owned | Standing::Abandoned) {
         return Some(EgressOutcome::Owned);
     }
     Some(EgressOutcome::AdvertisementStopped)

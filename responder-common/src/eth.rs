@@ -39,13 +39,7 @@ impl Eth {
     pub fn parse<F: Frame>(frame: &F) -> Option<Self> {
         let ethertype = frame.view::<Be16>(TYPE_OFFSET)?.get();
         if ethertype != ETHERTYPE_VLAN && ethertype != ETHERTYPE_QINQ {
-            return Some(Self {
-                l3: TYPE_OFFSET + 2,
-                ethertype,
-                vlan: 0,
-                tci: None,
-                stacked: false,
-            });
+            return Some(Self { l3: TYPE_OFFSET + 2, ethertype, vlan: 0, tci: None, stacked: false });
         }
         Self::parse_tags(frame, ethertype)
     }
@@ -71,13 +65,7 @@ impl Eth {
         if stacked && named != 0 {
             return None;
         }
-        Some(Self {
-            l3,
-            ethertype,
-            vlan,
-            tci: Some(tci),
-            stacked,
-        })
+        Some(Self { l3, ethertype, vlan, tci: Some(tci), stacked })
     }
 
     /// Writes addresses, the tag if there was one, and the EtherType.

@@ -28,11 +28,7 @@ impl Standing {
         if now_ns >= fence.suppress_until_ns {
             return Self::Abandoned;
         }
-        if slot == SlotState::Owned as u32 {
-            Self::Expired
-        } else {
-            Self::Standby
-        }
+        if slot == SlotState::Owned as u32 { Self::Expired } else { Self::Standby }
     }
 }
 
@@ -40,11 +36,7 @@ impl Standing {
 mod tests {
     use super::*;
 
-    const FENCE: Fence = Fence {
-        deadline_ns: 100,
-        suppress_until_ns: 1000,
-        heartbeat_ns: 0,
-    };
+    const FENCE: Fence = Fence { deadline_ns: 100, suppress_until_ns: 1000, heartbeat_ns: 0 };
 
     #[test]
     fn limits_are_exclusive() {
@@ -66,17 +58,9 @@ mod tests {
     #[test]
     fn a_deadline_of_zero_never_answers_and_the_last_instant_always_does() {
         let owned = SlotState::Owned as u32;
-        let never = Fence {
-            deadline_ns: 0,
-            suppress_until_ns: u64::MAX,
-            heartbeat_ns: 0,
-        };
+        let never = Fence { deadline_ns: 0, suppress_until_ns: u64::MAX, heartbeat_ns: 0 };
         assert_eq!(Standing::judge(owned, never, 0), Standing::Expired);
-        let always = Fence {
-            deadline_ns: u64::MAX,
-            suppress_until_ns: u64::MAX,
-            heartbeat_ns: 0,
-        };
+        let always = Fence { deadline_ns: u64::MAX, suppress_until_ns: u64::MAX, heartbeat_ns: 0 };
         assert_eq!(Standing::judge(owned, always, u64::MAX - 1), Standing::Owned);
     }
 }

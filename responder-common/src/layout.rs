@@ -1,8 +1,8 @@
 //! Keys and values of the BPF maps.
 //!
 //! Values are laid out for three readers: the kernel side, the agent, and an operator with
-//! `bpftool map dump pinned …`, who sees the field names, addresses byte by byte in transmission order, and
-//! [`Text`] fields as strings. No type has padding: the kernel compares and copies every byte.
+//! `bpftool map dump pinned …`, who sees the field names, IPv4 addresses as `[192,0,2,10]` and IPv6 addresses as
+//! `0x20010db8000000000000000000000010`. No type has padding: the kernel compares and copies every byte.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -32,17 +32,7 @@ pub const EVENTS: &str = "EVENTS";
 /// [`EventLimit`] per CPU; one entry.
 pub const EVENT_LIMIT: &str = "EVENT_LIMIT";
 /// Every map that is pinned, in the order in which they are created.
-pub const MAPS: [&str; 9] = [
-    VIPS4,
-    VIPS6,
-    SLOTS,
-    FENCE,
-    LINKS,
-    OUTCOMES,
-    EGRESS,
-    EVENTS,
-    EVENT_LIMIT,
-];
+pub const MAPS: [&str; 9] = [VIPS4, VIPS6, SLOTS, FENCE, LINKS, OUTCOMES, EGRESS, EVENTS, EVENT_LIMIT];
 
 /// Name of the XDP program.
 pub const XDP_PROGRAM: &str = "responder_xdp";
@@ -63,50 +53,6 @@ pub const EVENTS_BYTES: u32 = 64 * 1024;
 /// The slot that is never owned: what `standby` addresses use.
 pub const STANDBY_SLOT: u32 = 0;
 
-/// A short string, NUL-padded and always with a NUL at its end, which bpftool prints as text.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(transparent)]
-pub struct Text<const N: usize>([u8; N]);
-
-impl<const N: usize> Text<N> {
-    /// As much of `s` as fits.
-    #[must_use]
-    pub fn new(s: &str) -> Self {
-        let mut text = Self([0; N]);
-        for (to, from) in text.0.iter_mut().take(N - 1).zip(s.bytes()) {
-            *to = from;
-        }
-        text
-    }
-
-    /// The string, or "?" if what the map holds is no UTF-8.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        let len = self.0.iter().position(|b| *b == 0).unwrap_or(N);
-        core::str::from_utf8(&self.0[..len]).unwrap_or("?")
-    }
-}
-
-impl<const N: usize> core::fmt::Write for Text<N> {
-    fn write_str(&mut self, s: &str) -> core::fmt::Result {
-        let len = self.0.iter().position(|b| *b == 0).unwrap_or(N);
-        let room = self.0.get_mut(len..N - 1).ok_or(core::fmt::Error)?;
-        if s.len() > room.len() {
-            return Err(core::fmt::Error);
-        }
-        for (to, from) in room.iter_mut().zip(s.bytes()) {
-            *to = from;
-        }
-        Ok(())
-    }
-}
-
-impl<const N: usize> core::fmt::Debug for Text<N> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        core::fmt::Debug::fmt(self.as_str(), f)
-    }
-}
-
 /// An IPv4 address on a link.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(C)]
@@ -121,10 +67,11 @@ pub struct VipKey4 {
 
 /// An IPv6 address on a link.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-#[repr(C)]
+// A BPF stack is aligned to 8 bytes, and a `u128` wants 16.
+#[repr(C, packed(8))]
 pub struct VipKey6 {
-    /// The address in transmission order.
-    pub addr: [u8; 16],
+    /// The address as a number, in host byte order: bpftool prints it in hexadecimal digits.
+    pub addr: u128,
     /// Index of the interface where the program runs.
     pub ifindex: u32,
     /// 802.1Q VLAN id in the frame; 0 for untagged and priority-tagged frames.
@@ -164,28 +111,13 @@ macro_rules! vip {
             )?
             /// Counters of this address.
             pub stats: VipStats,
-            /// The address for people.
-            pub vip: Text<40>,
-            /// The link's name, for people, as it was when the entry was written.
-            pub link: Text<16>,
         }
 
         impl $name {
             /// An entry whose counters are zero.
             #[must_use]
-            pub fn new(key: $key, slot: u32, link: &str) -> Self {
-                use core::fmt::Write as _;
-                let mut vip = Text::new("");
-                // The longest address has 39 characters, so this cannot fail; a cut text would harm nobody.
-                write!(vip, "{}", key.ip()).ok();
-                Self {
-                    key,
-                    slot,
-                    $($pad: 0,)?
-                    stats: VipStats::default(),
-                    vip,
-                    link: Text::new(link),
-                }
+            pub fn new(key: $key, slot: u32) -> Self {
+                Self { key, slot, $($pad: 0,)? stats: VipStats::default() }
             }
         }
     };
@@ -199,11 +131,7 @@ impl VipKey4 {
     #[must_use]
     #[inline(always)]
     pub const fn new(addr: Ip4, ifindex: u32, vlan: u32) -> Self {
-        Self {
-            addr: addr.octets(),
-            ifindex,
-            vlan,
-        }
+        Self { addr: addr.octets(), ifindex, vlan }
     }
 
     /// The address.
@@ -218,22 +146,14 @@ impl VipKey6 {
     /// The key of an address as it lies in a frame.
     #[must_use]
     #[inline(always)]
-    pub fn new(addr: Ip6, ifindex: u32, vlan: u32) -> Self {
-        let mut bytes = [0; 16];
-        for (pair, word) in bytes.chunks_exact_mut(2).zip(addr.raw()) {
-            pair.copy_from_slice(&word.to_ne_bytes());
-        }
-        Self {
-            addr: bytes,
-            ifindex,
-            vlan,
-        }
+    pub const fn new(addr: Ip6, ifindex: u32, vlan: u32) -> Self {
+        Self { addr: addr.to_bits(), ifindex, vlan }
     }
 
     /// The address.
     #[must_use]
-    pub fn ip(&self) -> IpAddr {
-        IpAddr::V6(Ipv6Addr::from(self.addr))
+    pub const fn ip(&self) -> IpAddr {
+        IpAddr::V6(Ipv6Addr::from_bits(self.addr))
     }
 }
 
@@ -305,8 +225,6 @@ pub struct Link {
     /// The host's own addresses, primary first: one of them replaces a VIP that the host must not use as the
     /// sender of its ARP requests.
     pub prefixes: [Prefix4; LINK_PREFIXES],
-    /// The link's name, for people.
-    pub name: Text<16>,
 }
 
 /// In [`Link::flags`]: the host forwards IPv6, so its advertisements carry the R flag (RFC 4861 section 4.4).
@@ -409,7 +327,7 @@ macro_rules! pod {
 }
 
 pod! {
-    VipKey4: 12, VipKey6: 24, VipStats: 32, Vip4: 104, Vip6: 120, Fence: 24, LinkKey: 8, Link: 56, Event: 48, EventLimit: 32,
+    VipKey4: 12, VipKey6: 24, VipStats: 32, Vip4: 48, Vip6: 64, Fence: 24, LinkKey: 8, Link: 40, Event: 48, EventLimit: 32,
 }
 
 const _: () = assert!(size_of::<Slot>() == 16);
@@ -417,28 +335,6 @@ const _: () = assert!(size_of::<Slot>() == 16);
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn entries_name_their_address_for_people() {
-        let long = Ipv6Addr::from([0xff; 16]);
-        let key = VipKey6 {
-            addr: long.octets(),
-            ifindex: 3,
-            vlan: 0,
-        };
-        assert_eq!(
-            Vip6::new(key, 1, "eth0").vip.as_str(),
-            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
-        );
-        let key = VipKey4 {
-            addr: [192, 0, 2, 10],
-            ifindex: 3,
-            vlan: 0,
-        };
-        let entry = Vip4::new(key, 1, "an-interface-name-that-is-too-long");
-        assert_eq!(entry.vip.as_str(), "192.0.2.10");
-        assert_eq!(entry.link.as_str(), "an-interface-na");
-    }
 
     #[test]
     fn events_are_limited_per_address_and_in_total() {

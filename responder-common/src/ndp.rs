@@ -1,6 +1,7 @@
 //! Neighbor Discovery (RFC 4861, RFC 4862): judging solicitations and advertisements, and answering.
 
 use crate::{
+    checksum::Sum,
     datapath::{Claim, Known, Tables},
     eth::Eth,
     fence::Standing,
@@ -72,31 +73,17 @@ pub(crate) fn handle<F: Frame, T: Tables>(
     let Some(target) = frame.view::<NdMessage>(l4).map(|m| m.target) else {
         return Some(Outcome::NdTruncated);
     };
-    let not_ours = if solicitation {
-        Outcome::NsNotOurs
-    } else {
-        Outcome::NaNotOurs
-    };
+    let not_ours = if solicitation { Outcome::NsNotOurs } else { Outcome::NaNotOurs };
     let key = VipKey6::new(target, ifindex, eth.vlan);
     let Some(vip) = tables.vip6(&key) else {
         return Some(not_ours);
     };
-    let Some(link) = tables.link(&LinkKey {
-        ifindex,
-        vlan: eth.vlan,
-    }) else {
+    let Some(link) = tables.link(&LinkKey { ifindex, vlan: eth.vlan }) else {
         return Some(Outcome::Failed);
     };
     let now_ns = tables.now_ns();
     let standing = tables.standing(vip, now_ns);
-    let about = About {
-        vip,
-        link,
-        target,
-        key,
-        standing,
-        now_ns,
-    };
+    let about = About { vip, link, target, key, standing, now_ns };
     Some(if solicitation {
         if standing == Standing::Abandoned {
             return Some(Outcome::PassedAbandoned);
@@ -117,7 +104,7 @@ pub(crate) fn handle<F: Frame, T: Tables>(
             return Some(not_ours);
         }
         match check(frame, eth, l4, false) {
-            Ok(checked) => advertisement_of(frame, tables, &about, &checked),
+            Ok(checked) => advertisement_of(tables, &about, &checked),
             // Nothing of an advertisement is dropped.
             Err(Outcome::NsTooLong) => not_ours,
             Err(outcome) => outcome,
@@ -162,8 +149,12 @@ fn skip_extensions<F: Frame>(frame: &F, mut next: u16, mut offset: usize) -> Res
 /// The part of a message that both kinds have been checked for.
 struct Checked {
     ip: Ipv6Header,
-    /// The first source (in a solicitation) or target (in an advertisement) link-layer address.
-    link_layer: Option<Mac>,
+    /// The sender's hardware address: of the first source (in a solicitation) or target (in an advertisement)
+    /// link-layer address option, or of the Ethernet header.
+    sender: Mac,
+    /// Whether there was such an option. An `Option<Mac>` would leave parts of the address undefined, and the
+    /// compiler free to store a pointer there, which the verifier refuses.
+    link_layer: bool,
 }
 
 /// Checks what RFC 4861 sections 7.1.1 and 7.1.2 have in common, and finds the option with
@@ -190,30 +181,25 @@ fn check<F: Frame>(frame: &F, eth: Eth, l4: usize, solicitation: bool) -> Result
     if units > MAX_UNITS {
         return Err(Outcome::NsTooLong);
     }
-    let wanted = if solicitation {
-        OPT_SOURCE_LL
-    } else {
-        OPT_TARGET_LL
-    };
+    let wanted = if solicitation { OPT_SOURCE_LL } else { OPT_TARGET_LL };
     let l5 = l4 + size_of::<NdMessage>();
-    let mut link_layer = None;
+    let mut sender = frame.view::<EthAddrs>(0).ok_or(Outcome::NdTruncated)?.src;
+    let mut link_layer = false;
     let mut at = 0;
     for _ in 0..MAX_UNITS {
         if at >= units {
             break;
         }
-        let unit = frame
-            .view::<NdUnit>(l5 + at * size_of::<NdUnit>())
-            .ok_or(Outcome::NdTruncated)?;
+        let unit = frame.view::<NdUnit>(l5 + at * size_of::<NdUnit>()).ok_or(Outcome::NdTruncated)?;
         let (kind, len) = (unit.type_len.get() >> 8, usize::from(unit.type_len.get() & 0xff));
         if len == 0 || at + len > units {
             return Err(Outcome::NdOption);
         }
-        if kind == wanted && link_layer.is_none() {
+        if kind == wanted && !link_layer {
             if len != 1 {
                 return Err(Outcome::NdOption);
             }
-            link_layer = Some(unit.mac);
+            (sender, link_layer) = (unit.mac, true);
         }
         at += len;
     }
@@ -227,15 +213,13 @@ fn check<F: Frame>(frame: &F, eth: Eth, l4: usize, solicitation: bool) -> Result
         if i >= units {
             break;
         }
-        let unit = frame
-            .view::<NdUnit>(l5 + i * size_of::<NdUnit>())
-            .ok_or(Outcome::NdTruncated)?;
+        let unit = frame.view::<NdUnit>(l5 + i * size_of::<NdUnit>()).ok_or(Outcome::NdTruncated)?;
         sum.unit(unit);
     }
     if sum.fold() != 0xffff {
         return Err(Outcome::NdChecksum);
     }
-    Ok(Checked { ip, link_layer })
+    Ok(Checked { ip, sender, link_layer })
 }
 
 #[inline(always)]
@@ -244,23 +228,16 @@ fn solicitation_for<F: Frame, T: Tables>(
     eth: Eth,
     tables: &T,
     about: &About<'_, T::Stats>,
-    &Checked { ref ip, link_layer }: &Checked,
+    &Checked { ref ip, sender: asker, link_layer }: &Checked,
 ) -> Outcome {
     let Some(&EthAddrs { dst, src }) = frame.view(0) else {
         return Outcome::NdTruncated;
     };
-    let &About {
-        vip,
-        link,
-        target,
-        ref key,
-        standing,
-        now_ns,
-    } = about;
+    let &About { vip, link, target, ref key, standing, now_ns } = about;
     let mac = link.mac();
     let probe = ip.src == Ip6::UNSPECIFIED;
     if probe {
-        if link_layer.is_some() || !is_solicited_node(ip.dst) {
+        if link_layer || !is_solicited_node(ip.dst) {
             return Outcome::NdBadSource;
         }
     } else if ip.src.is_multicast() || ip.src == Ip6::LOOPBACK {
@@ -276,7 +253,6 @@ fn solicitation_for<F: Frame, T: Tables>(
     if unicast && dst != mac {
         return Outcome::NsMulticast;
     }
-    let asker = link_layer.unwrap_or(src);
     if asker == mac || src == mac {
         return Outcome::NsOwnHardware;
     }
@@ -298,15 +274,7 @@ fn solicitation_for<F: Frame, T: Tables>(
         tables.claim(vip, &claim(EventKind::NsConflict, key, asker), now_ns);
         return Outcome::NsConflict;
     }
-    answer(
-        frame,
-        eth,
-        tables,
-        vip,
-        link,
-        target,
-        if probe { None } else { Some((ip.src, asker)) },
-    )
+    answer(frame, eth, tables, vip, link, target, if probe { None } else { Some((ip.src, asker)) })
 }
 
 /// Makes an advertisement of the frame: to the asker, or to all nodes in answer to a probe.
@@ -320,11 +288,7 @@ fn answer<F: Frame, T: Tables>(
     target: Ip6,
     asker: Option<(Ip6, Mac)>,
 ) -> Outcome {
-    let router = if link.flags & LINK_ROUTER != 0 {
-        FLAG_ROUTER
-    } else {
-        0
-    };
+    let router = if link.flags & LINK_ROUTER != 0 { FLAG_ROUTER } else { 0 };
     // Answers to a probe are not "solicited", as nobody can be told apart as their receiver (RFC 4861
     // section 7.2.4).
     let (ip_dst, eth_dst, solicited) = match asker {
@@ -337,11 +301,7 @@ fn answer<F: Frame, T: Tables>(
         return Outcome::Failed;
     }
     tables.count_answered(vip);
-    if asker.is_some() {
-        Outcome::NsAnswered
-    } else {
-        Outcome::DadAnswered
-    }
+    if asker.is_some() { Outcome::NsAnswered } else { Outcome::DadAnswered }
 }
 
 #[inline(always)]
@@ -361,36 +321,18 @@ fn emit<F: Frame>(frame: &mut F, eth: Eth, dst: Mac, src: Mac, body: &Advertisem
 
 /// An advertisement of an address owned here: what receivers would believe is a claim.
 #[inline(always)]
-fn advertisement_of<F: Frame, T: Tables>(
-    frame: &F,
-    tables: &T,
-    about: &About<'_, T::Stats>,
-    checked: &Checked,
-) -> Outcome {
-    let Some(&EthAddrs { src, .. }) = frame.view(0) else {
-        return Outcome::NdTruncated;
-    };
-    let claimer = checked.link_layer.unwrap_or(src);
+fn advertisement_of<T: Tables>(tables: &T, about: &About<'_, T::Stats>, checked: &Checked) -> Outcome {
+    let claimer = checked.sender;
     if claimer == about.link.mac() {
         return Outcome::NaNotOurs;
     }
-    tables.claim(
-        about.vip,
-        &claim(EventKind::NaConflict, &about.key, claimer),
-        about.now_ns,
-    );
+    tables.claim(about.vip, &claim(EventKind::NaConflict, &about.key, claimer), about.now_ns);
     Outcome::NaConflict
 }
 
 #[inline(always)]
 fn claim(kind: EventKind, key: &VipKey6, claimer: Mac) -> Claim {
-    Claim {
-        kind,
-        ifindex: key.ifindex,
-        vlan: key.vlan,
-        vip: key.addr,
-        claimer,
-    }
+    Claim { kind, ifindex: key.ifindex, vlan: key.vlan, vip: key.addr.to_be_bytes(), claimer }
 }
 
 /// True for ff02::1:ff00:0/104.
@@ -429,10 +371,7 @@ impl Advertisement {
                 },
                 target,
             },
-            tllao: NdUnit {
-                type_len: Be16::new(OPT_TARGET_LL << 8 | 1),
-                mac,
-            },
+            tllao: NdUnit { type_len: Be16::new(OPT_TARGET_LL << 8 | 1), mac },
         };
         let mut sum = Sum::default();
         sum.pseudo_header(&it.ip);
@@ -440,64 +379,5 @@ impl Advertisement {
         sum.unit(&it.tllao);
         it.nd.header.checksum = Be16::from_raw(!sum.fold());
         it
-    }
-}
-
-/// The Internet checksum (RFC 1071) over 16-bit words as they lie in memory.
-#[derive(Default)]
-struct Sum(u32);
-
-impl Sum {
-    #[inline(always)]
-    fn word(&mut self, raw: u16) {
-        self.0 += u32::from(raw);
-    }
-
-    #[inline(always)]
-    fn address(&mut self, ip: &Ip6) {
-        let [a, b, c, d, e, f, g, h] = ip.raw();
-        for raw in [a, b, c, d, e, f, g, h] {
-            self.word(raw);
-        }
-    }
-
-    /// RFC 8200 section 8.1.
-    #[inline(always)]
-    fn pseudo_header(&mut self, ip: &Ipv6Header) {
-        self.address(&ip.src);
-        self.address(&ip.dst);
-        self.word(ip.payload_len.raw());
-        self.word(Be16::new(NEXT_ICMPV6).raw());
-    }
-
-    #[inline(always)]
-    fn message(&mut self, m: &NdMessage) {
-        let NdHeader {
-            type_code,
-            checksum,
-            flags,
-            reserved,
-        } = m.header;
-        for raw in [type_code, checksum, flags, reserved] {
-            self.word(raw.raw());
-        }
-        self.address(&m.target);
-    }
-
-    #[inline(always)]
-    fn unit(&mut self, unit: &NdUnit) {
-        self.word(unit.type_len.raw());
-        let [a, b, c, d, e, f] = unit.mac.octets();
-        for pair in [[a, b], [c, d], [e, f]] {
-            self.word(u16::from_ne_bytes(pair));
-        }
-    }
-
-    /// The ones' complement sum.
-    #[inline(always)]
-    fn fold(&self) -> u16 {
-        // At most 16 + 2 + 12 + 4 * MAX_UNITS words were added: two rounds carry everything.
-        let once = (self.0 & 0xffff) + (self.0 >> 16);
-        ((once & 0xffff) + (once >> 16)) as u16
     }
 }

@@ -173,6 +173,19 @@ impl Ip6 {
         self.0
     }
 
+    /// The address as a host-order number.
+    #[must_use]
+    #[inline(always)]
+    pub const fn to_bits(self) -> u128 {
+        let [a, b, c, d, e, f, g, h] = self.0;
+        // Two words at a time, so that the compiler swaps bytes and moves nothing else.
+        const fn word(a: u16, b: u16, c: u16, d: u16) -> u64 {
+            let (a, b, c, d) = (a.to_ne_bytes(), b.to_ne_bytes(), c.to_ne_bytes(), d.to_ne_bytes());
+            u64::from_be_bytes([a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1]])
+        }
+        (word(a, b, c, d) as u128) << 64 | word(e, f, g, h) as u128
+    }
+
     /// True for ff00::/8.
     #[must_use]
     #[inline(always)]
@@ -185,16 +198,7 @@ impl Ip6 {
     #[inline(always)]
     pub const fn solicited_node(self) -> Self {
         let low = self.0[6].to_ne_bytes()[1];
-        Self([
-            0xff02u16.to_be(),
-            0,
-            0,
-            0,
-            0,
-            1u16.to_be(),
-            u16::from_ne_bytes([0xff, low]),
-            self.0[7],
-        ])
+        Self([0xff02u16.to_be(), 0, 0, 0, 0, 1u16.to_be(), u16::from_ne_bytes([0xff, low]), self.0[7]])
     }
 }
 

@@ -98,10 +98,7 @@ fn a_driver_that_cannot_resize_sends_nothing() {
 #[test]
 fn another_interface_is_not_this_one() {
     let mut frame = Buffer::new(&ARP_REQUEST);
-    assert_eq!(
-        datapath::handle(&mut frame, 2, &Host::owner()),
-        Some(Outcome::ArpNotOurs)
-    );
+    assert_eq!(datapath::handle(&mut frame, 2, &Host::owner()), Some(Outcome::ArpNotOurs));
 }
 
 /// Bytes of one of the frames above, or others, some of them changed, cut or extended, perhaps tagged.
@@ -113,10 +110,7 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
         Just(ADVERTISEMENT.to_vec()),
         Just(PROBE.to_vec()),
     ];
-    let tags = prop::collection::vec(
-        (any::<bool>(), prop_oneof![Just(0u16), Just(7), any::<u16>()]),
-        0..3,
-    );
+    let tags = prop::collection::vec((any::<bool>(), prop_oneof![Just(0u16), Just(7), any::<u16>()]), 0..3);
     let edits = prop::collection::vec((any::<Index>(), any::<u8>()), 0..4);
     let tail = prop::collection::vec(any::<u8>(), 0..60);
     let edited = (golden, tags, edits, tail, any::<Index>(), any::<bool>()).prop_map(
@@ -144,11 +138,7 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
 fn times() -> impl Strategy<Value = (Fence, u64)> {
     let time = || prop_oneof![4u64..7, any::<u64>(), Just(u64::MAX)];
     (time(), time(), time()).prop_map(|(deadline_ns, suppress_until_ns, now)| {
-        let fence = Fence {
-            deadline_ns,
-            suppress_until_ns,
-            heartbeat_ns: 0,
-        };
+        let fence = Fence { deadline_ns, suppress_until_ns, heartbeat_ns: 0 };
         (fence, now)
     })
 }
@@ -165,10 +155,7 @@ fn checksum_is_right(ip: &[u8]) -> bool {
 /// What an answer must be, whatever the question was.
 fn assert_answer(question: &[u8], answer: &[u8]) {
     assert_eq!(answer[6..12], OWN);
-    assert!(
-        answer[..6] == [0x33, 0x33, 0, 0, 0, 1] || answer[0] & 1 == 0,
-        "to a group: {answer:02x?}"
-    );
+    assert!(answer[..6] == [0x33, 0x33, 0, 0, 0, 1] || answer[0] & 1 == 0, "to a group: {answer:02x?}");
     assert_ne!(answer[..6], OWN, "to ourselves");
     let tagged = answer[12..14] == [0x81, 0];
     let l3 = if tagged { 18 } else { 14 };
@@ -186,14 +173,8 @@ fn assert_answer(question: &[u8], answer: &[u8]) {
         }
         [0x86, 0xdd] => {
             assert_eq!(body[..8], [0x60, 0, 0, 0, 0, 32, 58, 255]);
-            assert_eq!(
-                (body.len(), &body[8..24], &body[40..42]),
-                (72, &VIP6[..], &[136, 0][..])
-            );
-            assert_eq!(
-                (&body[48..64], &body[64..66], &body[66..]),
-                (&VIP6[..], &[2, 1][..], &OWN[..])
-            );
+            assert_eq!((body.len(), &body[8..24], &body[40..42]), (72, &VIP6[..], &[136, 0][..]));
+            assert_eq!((&body[48..64], &body[64..66], &body[66..]), (&VIP6[..], &[2, 1][..], &OWN[..]));
             assert!(body[44] == 0x20 || body[44] == 0x60, "flags {:#x}", body[44]);
             assert!(checksum_is_right(body), "{body:02x?}");
         }
@@ -294,8 +275,5 @@ fn claims_say_who_and_what() {
     assert_eq!(datapath::handle(&mut frame, 1, &host), Some(Outcome::NaConflict));
     let claims = host.claims.borrow();
     assert_eq!(claims.len(), 1);
-    assert_eq!(
-        (claims[0].vip, claims[0].claimer.octets(), claims[0].vlan),
-        (VIP6, CLIENT, 0)
-    );
+    assert_eq!((claims[0].vip, claims[0].claimer.octets(), claims[0].vlan), (VIP6, CLIENT, 0));
 }

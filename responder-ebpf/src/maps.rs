@@ -85,12 +85,7 @@ macro_rules! find {
     ($map:ident, $key:expr) => {{
         let entry = $map.get_ptr_mut($key)?;
         // SAFETY: the pointer comes from the map and stays valid while the program runs.
-        let (slot, stats) = unsafe {
-            (
-                (&raw const (*entry).slot).read_volatile(),
-                &raw mut (*entry).stats,
-            )
-        };
+        let (slot, stats) = unsafe { ((&raw const (*entry).slot).read_volatile(), &raw mut (*entry).stats) };
         // The kernel may give the memory of an entry that is being deleted to a new one at once. The slot was
         // read first, so it belongs to this key if the key is still this one.
         // SAFETY: as above.

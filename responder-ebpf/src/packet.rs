@@ -48,13 +48,7 @@ impl SkbFrame {
     #[inline(always)]
     pub(crate) fn vlan(&self) -> u32 {
         // SAFETY: the kernel calls the program with a valid context.
-        unsafe {
-            if (*self.skb).vlan_present == 0 {
-                0
-            } else {
-                (*self.skb).vlan_tci & 0x0fff
-            }
-        }
+        unsafe { if (*self.skb).vlan_present == 0 { 0 } else { (*self.skb).vlan_tci & 0x0fff } }
     }
 
     #[inline(always)]

@@ -1,3 +1,28 @@
 //! The agent and the operator's commands.
+//!
+//! # Layout
+//!
+//! In reading order:
+//!
+//! * [`cli`]: arguments, exit codes, and which module a command is in.
+//! * [`config`]: the static file.
+//! * [`decision`]: what to do, as pure functions and machines.
+//! * [`datapath`]: programs, links and maps in the kernel.
+//! * [`net`]: interfaces, netlink, multicast groups, packets.
+//! * [`agent`]: the loop that puts them together.
+//! * [`control`] and [`journal`]: what the agent tells others, and how.
+//! * [`status`], [`check`], [`detach`]: the operator's other commands.
+//! * [`telemetry`]: the log.
 
+pub mod agent;
+pub mod check;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod datapath;
+pub mod decision;
+pub mod detach;
+pub mod journal;
 pub mod net;
+pub mod status;
+pub mod telemetry;

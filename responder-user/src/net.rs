@@ -1,1 +1,22 @@
-//! The kernel networking that the agent sees and uses.
+//! The kernel's networking as the agent sees and uses it: reports and requests, translated, and no decisions.
+//!
+//! * [`link`], [`watch`]: which links there are, followed by netlink events.
+//! * [`xdp`], [`tc`], [`ethtool`]: what runs on a link and what its driver does.
+//! * [`groups`], [`packet`]: what a link receives and what is sent on it.
+//! * [`sysctl`], [`boot`]: a setting and a clock.
+//!
+//! Everything acts in the network namespace of the calling thread (a socket stays in the one where it was made).
+
+pub mod boot;
+mod decode;
+pub mod ethtool;
+pub mod groups;
+pub mod link;
+mod netlink;
+pub mod packet;
+pub mod sysctl;
+pub mod tc;
+pub mod watch;
+pub mod xdp;
+
+pub use netlink::NetlinkError;

@@ -121,12 +121,7 @@ impl Arp {
     /// The reply that `mac` gives for `vip`, padded to 60 bytes.
     #[must_use]
     pub fn reply(mac: Mac, vip: Ipv4Addr, to: Mac, to_ip: Ipv4Addr) -> Self {
-        Self {
-            dst: to,
-            op: 2,
-            tha: to,
-            ..Self::request(mac, vip, to_ip)
-        }
+        Self { dst: to, op: 2, tha: to, ..Self::request(mac, vip, to_ip) }
     }
 
     /// The packet without Ethernet header.
@@ -228,10 +223,7 @@ impl Nd {
     /// A probe for `target`: from `::`, without options.
     #[must_use]
     pub fn probe(mac: Mac, target: Ipv6Addr) -> Self {
-        Self {
-            options: vec![],
-            ..Self::solicitation(mac, Ipv6Addr::UNSPECIFIED, target)
-        }
+        Self { options: vec![], ..Self::solicitation(mac, Ipv6Addr::UNSPECIFIED, target) }
     }
 
     /// An advertisement of `target` at `mac`; `flags` are R = 8, S = 4 and O = 2.
@@ -254,9 +246,7 @@ impl Nd {
         m.extend(self.flags.to_be_bytes());
         m.extend(self.target.octets());
         m.extend(&self.options);
-        let sum = self
-            .checksum
-            .unwrap_or_else(|| checksum(self.ip_src, self.ip_dst, &m));
+        let sum = self.checksum.unwrap_or_else(|| checksum(self.ip_src, self.ip_dst, &m));
         m[2..4].copy_from_slice(&sum.to_be_bytes());
         m
     }

@@ -104,14 +104,7 @@ pub struct Case {
 
 impl Case {
     fn new(id: impl Into<String>, frame: Vec<u8>, outcome: Option<&'static str>, verdict: Verdict) -> Self {
-        Self {
-            id: id.into(),
-            frame,
-            outcome,
-            verdict,
-            claim: None,
-            linux_answers: false,
-        }
+        Self { id: id.into(), frame, outcome, verdict, claim: None, linux_answers: false }
     }
 
     fn answer(id: impl Into<String>, frame: Vec<u8>, outcome: &'static str, answer: Vec<u8>) -> Self {
@@ -132,23 +125,12 @@ impl Case {
     }
 
     fn linux(self) -> Self {
-        Self {
-            linux_answers: true,
-            ..self
-        }
+        Self { linux_answers: true, ..self }
     }
 
     fn claim(self, kind: ClaimKind, vip: impl Into<IpAddr>, claimer: Mac) -> Self {
         let vip = vip.into();
-        Self {
-            claim: Some(Claim {
-                kind,
-                vlan: 0,
-                vip,
-                claimer,
-            }),
-            ..self
-        }
+        Self { claim: Some(Claim { kind, vlan: 0, vip, claimer }), ..self }
     }
 }
 
@@ -174,10 +156,7 @@ pub fn all() -> Vec<Case> {
 /// If there is none.
 #[must_use]
 pub fn get(id: &str) -> Case {
-    all()
-        .into_iter()
-        .find(|c| c.id == id)
-        .unwrap_or_else(|| panic!("no case {id} in the acceptance list"))
+    all().into_iter().find(|c| c.id == id).unwrap_or_else(|| panic!("no case {id} in the acceptance list"))
 }
 
 #[cfg(test)]
@@ -209,9 +188,7 @@ mod tests {
             let parsed = SlicedPacket::from_ethernet(frame).unwrap_or_else(|e| panic!("{}: {e}", case.id));
             let payload: EtherPayloadSlice<'_> = parsed.ether_payload().unwrap();
             if payload.ether_type == etherparse::EtherType::ARP {
-                let Some(NetSlice::Arp(arp)) = parsed.net else {
-                    panic!("{}: no ARP", case.id)
-                };
+                let Some(NetSlice::Arp(arp)) = parsed.net else { panic!("{}: no ARP", case.id) };
                 assert_eq!(arp.operation(), etherparse::ArpOperation::REPLY, "{}", case.id);
                 assert_eq!(arp.sender_protocol_addr(), VIP4.octets(), "{}", case.id);
                 continue;
@@ -224,11 +201,7 @@ mod tests {
             let header = ip.header();
             assert_eq!(header.hop_limit(), 255, "{}", case.id);
             assert_eq!(header.source_addr(), VIP6, "{}", case.id);
-            assert!(
-                icmp.is_checksum_valid(header.source(), header.destination()),
-                "{}",
-                case.id
-            );
+            assert!(icmp.is_checksum_valid(header.source(), header.destination()), "{}", case.id);
             assert_eq!(icmp.type_u8(), 136, "{}", case.id);
         }
         assert!(answers > 60, "{answers} answers");

@@ -80,12 +80,7 @@ impl Host {
         }
         let link = |mac, router| Link { mac, router };
         let links = HashMap::from([((IFINDEX, 0), link(OWN, false)), ((IFINDEX, 7), link(OWN7, true))]);
-        Self {
-            vips,
-            links,
-            owned: vec![SLOT],
-            fence: Fence::Ahead,
-        }
+        Self { vips, links, owned: vec![SLOT], fence: Fence::Ahead }
     }
 
     /// How the host stands to the addresses of a slot.
@@ -129,12 +124,7 @@ pub struct Expected {
 
 impl Expected {
     fn new(outcome: Option<&'static str>, verdict: Verdict) -> Self {
-        Self {
-            outcome,
-            verdict,
-            claim: None,
-            counted: None,
-        }
+        Self { outcome, verdict, claim: None, counted: None }
     }
 
     fn pass(outcome: &'static str) -> Self {
@@ -245,11 +235,7 @@ mod tests {
     fn nothing_that_linux_answers_is_passed() {
         for fence in [Fence::Ahead, Fence::Expired] {
             for owned in [vec![SLOT], vec![]] {
-                let host = Host {
-                    owned,
-                    fence,
-                    ..Host::listed()
-                };
+                let host = Host { owned, fence, ..Host::listed() };
                 for case in frames::all().into_iter().filter(|c| c.linux_answers) {
                     let expected = expect(&host, &case.frame);
                     assert_ne!(expected.verdict, Verdict::Pass, "{}: {expected:?}", case.id);

@@ -24,33 +24,17 @@ impl Mutator {
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let ip6 = |s: &str| s.parse::<Ipv6Addr>().expect("written below").octets().to_vec();
-        let mut ips6: Vec<_> = ["::", "::1", "ff02::1", "ff02::2", "fe80::1", "2001:db8::99"]
-            .map(ip6)
-            .to_vec();
+        let mut ips6: Vec<_> =
+            ["::", "::1", "ff02::1", "ff02::2", "fe80::1", "2001:db8::99"].map(ip6).to_vec();
         for ip in [VIP6, STANDBY6] {
             ips6.extend([ip.octets().to_vec(), solicited_node(ip).octets().to_vec()]);
         }
         ips6.push(CLIENT6.octets().to_vec());
-        let ip4 = [
-            [0; 4],
-            [127, 0, 0, 1],
-            [224, 0, 0, 1],
-            [255; 4],
-            [0, 0, 0, 9],
-            [192, 0, 2, 99],
-        ];
+        let ip4 = [[0; 4], [127, 0, 0, 1], [224, 0, 0, 1], [255; 4], [0, 0, 0, 9], [192, 0, 2, 99]];
         let mut ips4: Vec<_> = ip4.map(Vec::from).to_vec();
         ips4.extend([VIP4, STANDBY4, CLIENT4].map(|ip| ip.octets().to_vec()));
-        let macs = [
-            OWN,
-            OWN7,
-            CLIENT,
-            OTHER,
-            [0; 6],
-            [0xff; 6],
-            [0x33, 0x33, 0, 0, 0, 1],
-            [3, 0, 0, 0, 0, 1],
-        ];
+        let macs =
+            [OWN, OWN7, CLIENT, OTHER, [0; 6], [0xff; 6], [0x33, 0x33, 0, 0, 0, 1], [3, 0, 0, 0, 0, 1]];
         Self {
             rng: StdRng::seed_from_u64(seed),
             seeds: frames::all().into_iter().map(|c| c.frame).collect(),
@@ -104,20 +88,13 @@ impl Mutator {
                 frame.extend((0..more).map(|_| self.rng.random::<u8>()));
             }
             4 => {
-                let tpid = if self.rng.random_ratio(1, 4) {
-                    [0x88, 0xa8]
-                } else {
-                    [0x81, 0]
-                };
+                let tpid = if self.rng.random_ratio(1, 4) { [0x88, 0xa8] } else { [0x81, 0] };
                 let vlan = [0, 0, 7, 5].choose(&mut self.rng).copied().unwrap_or(0);
                 let tag = [tpid[0], tpid[1], self.rng.random::<u8>() & 0xf0, vlan];
                 splice(frame, 12, &tag);
             }
             5 => {
-                let at = [0, 6, l3 + 8, l3 + 18, l3 + 66]
-                    .choose(&mut self.rng)
-                    .copied()
-                    .unwrap_or(0);
+                let at = [0, 6, l3 + 8, l3 + 18, l3 + 66].choose(&mut self.rng).copied().unwrap_or(0);
                 overwrite(frame, at, self.macs.choose(&mut self.rng));
             }
             6 => {
@@ -125,10 +102,7 @@ impl Mutator {
                 overwrite(frame, at, self.ips4.choose(&mut self.rng));
             }
             7 => {
-                let at = [l3 + 8, l3 + 24, l3 + 48]
-                    .choose(&mut self.rng)
-                    .copied()
-                    .unwrap_or(l3);
+                let at = [l3 + 8, l3 + 24, l3 + 48].choose(&mut self.rng).copied().unwrap_or(l3);
                 overwrite(frame, at, self.ips6.choose(&mut self.rng));
             }
             8 => {
@@ -144,32 +118,20 @@ impl Mutator {
                 // An extension header in front of what is behind the IPv6 header.
                 let next = frame.get(l3 + 6).copied().unwrap_or(58);
                 let first = [1, 5, 0, 0x40, 0xc0].choose(&mut self.rng).copied().unwrap_or(1);
-                splice(
-                    frame,
-                    l3 + 40,
-                    &[next, 0, first, self.rng.random_range(0..5), 0, 0, 0, 0],
-                );
-                let kind = [0, 60, 60, 43, 44, 50]
-                    .choose(&mut self.rng)
-                    .copied()
-                    .unwrap_or(60);
+                splice(frame, l3 + 40, &[next, 0, first, self.rng.random_range(0..5), 0, 0, 0, 0]);
+                let kind = [0, 60, 60, 43, 44, 50].choose(&mut self.rng).copied().unwrap_or(60);
                 overwrite(frame, l3 + 6, Some(&vec![kind]));
                 lengthen(frame, l3, 8);
             }
             10 => {
                 let other = self.seeds.choose(&mut self.rng).cloned().unwrap_or_default();
                 let at = self.rng.random_range(0..frame.len().min(other.len()));
-                let end = (at + self.rng.random_range(1..20))
-                    .min(frame.len())
-                    .min(other.len());
+                let end = (at + self.rng.random_range(1..20)).min(frame.len()).min(other.len());
                 frame[at..end].copy_from_slice(&other[at..end]);
             }
             _ => {
                 let at = self.rng.random_range(0..frame.len());
-                let value = [0, 1, 2, 0x7f, 0x80, 0xff]
-                    .choose(&mut self.rng)
-                    .copied()
-                    .unwrap_or(0);
+                let value = [0, 1, 2, 0x7f, 0x80, 0xff].choose(&mut self.rng).copied().unwrap_or(0);
                 frame[at] = value;
             }
         }

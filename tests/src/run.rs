@@ -14,8 +14,8 @@ use responder_common::{
     egress::EgressOutcomes,
     layout::{
         self, EGRESS, EGRESS_PROGRAM, EVENT_LIMIT, EVENTS, Event, EventLimit, FENCE, Fence as FenceValue,
-        LINK_ROUTER, LINKS, Link as LinkValue, LinkKey, Prefix4, SLOTS, SlotState, Text, VIPS4, VIPS6, Vip4,
-        Vip6, VipKey4, VipKey6, VipStats, XDP_FRAGS_PROGRAM, XDP_PROGRAM,
+        LINK_ROUTER, LINKS, Link as LinkValue, LinkKey, Prefix4, SLOTS, SlotState, VIPS4, VIPS6, Vip4, Vip6,
+        VipKey4, VipKey6, VipStats, XDP_FRAGS_PROGRAM, XDP_PROGRAM,
     },
     outcome::Outcomes,
 };
@@ -31,10 +31,8 @@ const LARGEST: usize = 4096;
 /// Directory of the object files.
 #[must_use]
 pub fn object_dir() -> PathBuf {
-    std::env::var_os("RESPONDER_BPF_DIR").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf")),
-        PathBuf::from,
-    )
+    std::env::var_os("RESPONDER_BPF_DIR")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf")), PathBuf::from)
 }
 
 /// Reads an object file.
@@ -45,10 +43,7 @@ pub fn object_dir() -> PathBuf {
 pub fn object(name: &str) -> Result<Vec<u8>> {
     let path = object_dir().join(name);
     std::fs::read(&path).with_context(|| {
-        format!(
-            "cannot read {}: run `cargo xtask build-ebpf`, or set RESPONDER_BPF_DIR",
-            path.display()
-        )
+        format!("cannot read {}: run `cargo xtask build-ebpf`, or set RESPONDER_BPF_DIR", path.display())
     })
 }
 
@@ -100,23 +95,15 @@ impl Kernel {
     pub fn load(capacity: Option<u32>) -> Result<Self> {
         let mut loader = EbpfLoader::new();
         if let Some(capacity) = capacity {
-            loader
-                .map_max_entries(VIPS4, capacity)
-                .map_max_entries(VIPS6, capacity);
+            loader.map_max_entries(VIPS4, capacity).map_max_entries(VIPS6, capacity);
         }
         let mut ebpf = loader.load(&object("responder.o")?)?;
         for program in [Program::Plain, Program::Frags] {
-            let xdp: &mut Xdp = ebpf
-                .program_mut(program.name())
-                .context(program.name())?
-                .try_into()?;
-            xdp.load()
-                .with_context(|| format!("cannot load {}", program.name()))?;
+            let xdp: &mut Xdp = ebpf.program_mut(program.name()).context(program.name())?.try_into()?;
+            xdp.load().with_context(|| format!("cannot load {}", program.name()))?;
         }
-        let tx: &mut SchedClassifier = ebpf
-            .program_mut(EGRESS_PROGRAM)
-            .context(EGRESS_PROGRAM)?
-            .try_into()?;
+        let tx: &mut SchedClassifier =
+            ebpf.program_mut(EGRESS_PROGRAM).context(EGRESS_PROGRAM)?.try_into()?;
         tx.load().context("cannot load the egress program")?;
         let mut take = |name: &str| ebpf.take_map(name).with_context(|| format!("no map {name}"));
         Ok(Self {
@@ -158,7 +145,6 @@ impl Kernel {
                 mac: link.mac,
                 flags: if link.router { LINK_ROUTER } else { 0 },
                 prefixes: Default::default(),
-                name: Text::new("test"),
             };
             self.links.insert(LinkKey { ifindex, vlan }, value, 0)?;
         }
@@ -166,8 +152,7 @@ impl Kernel {
             self.set_slot(slot, true)?;
         }
         let cpus = self.event_limit.get(&0, 0)?.len();
-        self.event_limit
-            .set(0, vec![EventLimit::default(); cpus].try_into()?, 0)?;
+        self.event_limit.set(0, vec![EventLimit::default(); cpus].try_into()?, 0)?;
         self.set_fence(host.fence)
     }
 
@@ -180,11 +165,11 @@ impl Kernel {
         match ip {
             IpAddr::V4(ip) => {
                 let key = VipKey4::new(ip.into(), ifindex, vlan);
-                self.vips4.insert(key, Vip4::new(key, slot, "test"), 0)?;
+                self.vips4.insert(key, Vip4::new(key, slot), 0)?;
             }
             IpAddr::V6(ip) => {
                 let key = VipKey6::new(ip.into(), ifindex, vlan);
-                self.vips6.insert(key, Vip6::new(key, slot, "test"), 0)?;
+                self.vips6.insert(key, Vip6::new(key, slot), 0)?;
             }
         }
         Ok(())
@@ -196,11 +181,7 @@ impl Kernel {
     ///
     /// If there is no such slot.
     pub fn set_slot(&mut self, slot: u32, owned: bool) -> Result<()> {
-        let state = if owned {
-            SlotState::Owned
-        } else {
-            SlotState::Standby
-        };
+        let state = if owned { SlotState::Owned } else { SlotState::Standby };
         // `Slot` as two words: the state in the first half of the first one.
         let mut first = [0; 8];
         first[..4].copy_from_slice(&(state as u32).to_ne_bytes());
@@ -227,11 +208,7 @@ impl Kernel {
     ///
     /// If the map refuses.
     pub fn set_limits(&mut self, deadline_ns: u64, suppress_until_ns: u64) -> Result<()> {
-        let fence = FenceValue {
-            deadline_ns,
-            suppress_until_ns,
-            heartbeat_ns: now_ns(),
-        };
+        let fence = FenceValue { deadline_ns, suppress_until_ns, heartbeat_ns: now_ns() };
         Ok(self.fence.set(0, fence, 0)?)
     }
 
@@ -255,11 +232,7 @@ impl Kernel {
     ///
     /// If the kernel cannot run it, or the program returns what is no verdict of ours.
     pub fn receive(&self, program: Program, frame: &[u8]) -> Result<(Verdict, Vec<u8>)> {
-        let xdp: &Xdp = self
-            .ebpf
-            .program(program.name())
-            .context(program.name())?
-            .try_into()?;
+        let xdp: &Xdp = self.ebpf.program(program.name()).context(program.name())?.try_into()?;
         let mut out = [0; LARGEST];
         let result = xdp.test_run(TestRunOptions {
             data_in: Some(frame),
@@ -281,21 +254,14 @@ impl Kernel {
     ///
     /// If the kernel cannot run it.
     pub fn transmit(&self, frame: &[u8]) -> Result<(i32, Vec<u8>)> {
-        let tx: &SchedClassifier = self
-            .ebpf
-            .program(EGRESS_PROGRAM)
-            .context(EGRESS_PROGRAM)?
-            .try_into()?;
+        let tx: &SchedClassifier = self.ebpf.program(EGRESS_PROGRAM).context(EGRESS_PROGRAM)?.try_into()?;
         let mut out = [0; LARGEST];
         let result = tx.test_run(TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
             ..TestRunOptions::new()
         })?;
-        Ok((
-            result.return_value.cast_signed(),
-            out[..result.data_size_out as usize].to_vec(),
-        ))
+        Ok((result.return_value.cast_signed(), out[..result.data_size_out as usize].to_vec()))
     }
 
     /// Counters by outcome over all CPUs.

@@ -33,25 +33,10 @@ fn mapped(ip: IpAddr) -> [u8; 16] {
 fn assert_event(case: &str, events: &[Event], claim: Option<Claim>) {
     assert_eq!(events.len(), usize::from(claim.is_some()), "{case}: {events:?}");
     if let (Some(claim), Some(event)) = (claim, events.first()) {
-        let Event {
-            kind,
-            ifindex,
-            vlan,
-            vip,
-            claimer,
-            conflicts,
-            boot_ns,
-            ..
-        } = *event;
+        let Event { kind, ifindex, vlan, vip, claimer, conflicts, boot_ns, .. } = *event;
         assert_eq!(
             (kind, ifindex, vlan, vip, claimer),
-            (
-                claim.kind as u32,
-                IFINDEX,
-                claim.vlan,
-                mapped(claim.vip),
-                claim.claimer
-            ),
+            (claim.kind as u32, IFINDEX, claim.vlan, mapped(claim.vip), claim.claimer),
             "{case}"
         );
         assert_eq!(conflicts, 1, "{case}");
@@ -68,10 +53,7 @@ fn check(kernel: &mut Kernel, program: Program, host: &Host, case: &Case, expect
     let (verdict, after) = kernel.receive(program, &case.frame).unwrap();
     assert_eq!(verdict, expected.verdict, "{id}");
     if !matches!(verdict, Verdict::Answer(_)) {
-        assert_eq!(
-            after, case.frame,
-            "{id}: a frame that is not answered stays as it is"
-        );
+        assert_eq!(after, case.frame, "{id}: a frame that is not answered stays as it is");
     }
     let counters = moved(&before, &kernel.outcomes().unwrap());
     let wanted: Vec<_> = expected.outcome.iter().map(|name| (*name, 1)).collect();
@@ -82,11 +64,7 @@ fn check(kernel: &mut Kernel, program: Program, host: &Host, case: &Case, expect
         let claimed = expected.claim.is_some_and(|c| (c.vip, c.vlan) == (ip, place.1));
         assert_eq!(
             (stats.answered, stats.suppressed, stats.conflicts),
-            (
-                counted(Counted::Answered),
-                counted(Counted::Suppressed),
-                u64::from(claimed)
-            ),
+            (counted(Counted::Answered), counted(Counted::Suppressed), u64::from(claimed)),
             "{id}: {ip}"
         );
     }
@@ -121,11 +99,7 @@ fn owned() {
 fn silent(outcome: &str) -> impl Fn(&Case, &Expected) {
     move |case, expected| {
         assert!(!matches!(expected.verdict, Verdict::Answer(_)), "{}", case.id);
-        assert_eq!(
-            expected.claim, None,
-            "{}: who does not own cannot be in conflict",
-            case.id
-        );
+        assert_eq!(expected.claim, None, "{}: who does not own cannot be in conflict", case.id);
         if case.linux_answers {
             assert_eq!(expected.verdict, Verdict::Drop, "{}", case.id);
         }
@@ -137,19 +111,13 @@ fn silent(outcome: &str) -> impl Fn(&Case, &Expected) {
 
 #[test]
 fn standby() {
-    let host = Host {
-        owned: vec![],
-        ..Host::listed()
-    };
+    let host = Host { owned: vec![], ..Host::listed() };
     run("standby", &host, silent("suppressed_standby"));
 }
 
 #[test]
 fn expired() {
-    let host = Host {
-        fence: Fence::Expired,
-        ..Host::listed()
-    };
+    let host = Host { fence: Fence::Expired, ..Host::listed() };
     run("expired", &host, silent("suppressed_expired"));
 }
 
@@ -157,11 +125,7 @@ fn expired() {
 #[test]
 fn abandoned() {
     for owned in [vec![SLOT], vec![]] {
-        let host = Host {
-            fence: Fence::Abandoned,
-            owned,
-            ..Host::listed()
-        };
+        let host = Host { fence: Fence::Abandoned, owned, ..Host::listed() };
         run("abandoned", &host, |case, expected| {
             // Frames beyond what is parsed are dropped without a look at who asks for what.
             if !["A23.6", "A23.7", "N23.8", "N30.6"].contains(&case.id.as_str()) {
@@ -189,11 +153,7 @@ fn absent() {
 #[test]
 fn owned_on_another_interface() {
     let mut host = Host::listed();
-    host.vips = host
-        .vips
-        .into_iter()
-        .map(|((ip, (_, vlan)), slot)| ((ip, (2, vlan)), slot))
-        .collect();
+    host.vips = host.vips.into_iter().map(|((ip, (_, vlan)), slot)| ((ip, (2, vlan)), slot)).collect();
     run("owned_on_another_interface", &host, untouched);
 }
 
@@ -226,20 +186,12 @@ fn deadlines() {
             (verdict, counter[0].0)
         };
         let expired = (Verdict::Drop, "suppressed_expired");
-        assert_eq!(
-            outcome(u64::MAX, u64::MAX),
-            (case.verdict.clone(), case.outcome.unwrap()),
-            "{id}"
-        );
+        assert_eq!(outcome(u64::MAX, u64::MAX), (case.verdict.clone(), case.outcome.unwrap()), "{id}");
         assert_eq!(outcome(0, u64::MAX), expired, "{id}");
         assert_eq!(outcome(now_ns() - 1, u64::MAX), expired, "{id}");
         assert_eq!(outcome(0, 0), (Verdict::Pass, "passed_abandoned"), "{id}");
         // An agent that never wrote: as if there were none.
-        assert_eq!(
-            outcome(u64::MAX, 0),
-            (case.verdict.clone(), case.outcome.unwrap()),
-            "{id}"
-        );
+        assert_eq!(outcome(u64::MAX, 0), (case.verdict.clone(), case.outcome.unwrap()), "{id}");
         // Answers end at the deadline by themselves.
         let deadline = now_ns() + 20_000_000;
         let mut answers = 0;
@@ -261,11 +213,7 @@ fn slots_switch_all_their_addresses() {
     if !is_root("slots_switch_all_their_addresses") {
         return;
     }
-    let mut kernel = Kernel::with(&Host {
-        owned: vec![],
-        ..Host::listed()
-    })
-    .unwrap();
+    let mut kernel = Kernel::with(&Host { owned: vec![], ..Host::listed() }).unwrap();
     for owned in [false, true, false, true] {
         kernel.set_slot(SLOT, owned).unwrap();
         for id in ["A01", "A03", "A23.vlan", "N01", "N05", "N30.vlan"] {
@@ -290,17 +238,10 @@ fn a_flood_of_claims_is_counted_and_reported_once() {
         }
         let seconds = (now_ns() - start) / 1_000_000_000;
         let events = kernel.events();
-        assert!(
-            (1..=1 + seconds).contains(&(events.len() as u64)),
-            "{id}: {events:?}"
-        );
+        assert!((1..=1 + seconds).contains(&(events.len() as u64)), "{id}: {events:?}");
         assert_eq!(events[0].conflicts, 1, "{id}");
         assert_eq!(kernel.stats(vip, (IFINDEX, 0)).unwrap().conflicts, 1000, "{id}");
-        assert_eq!(
-            kernel.events_missed().unwrap(),
-            (1000 - events.len() as u64, 0),
-            "{id}"
-        );
+        assert_eq!(kernel.events_missed().unwrap(), (1000 - events.len() as u64, 0), "{id}");
         // The next one a second later tells how many there were.
         while now_ns() < events[events.len() - 1].boot_ns + 1_000_000_000 {
             std::thread::yield_now();
@@ -317,8 +258,7 @@ fn claims_of_many_addresses_are_limited_for_each_cpu() {
     }
     let mut host = Host::listed();
     let vip = |i: u32| Ipv4Addr::from(0x0a00_0000 + i);
-    host.vips
-        .extend((0..1000).map(|i| ((IpAddr::from(vip(i)), (IFINDEX, 0)), SLOT)));
+    host.vips.extend((0..1000).map(|i| ((IpAddr::from(vip(i)), (IFINDEX, 0)), SLOT)));
     let mut kernel = Kernel::with(&host).unwrap();
     let start = now_ns();
     for i in 0..1000 {
@@ -329,10 +269,7 @@ fn claims_of_many_addresses_are_limited_for_each_cpu() {
     let cpus = std::thread::available_parallelism().unwrap().get() as u64;
     let events = kernel.events().len() as u64;
     let burst = u64::from(EVENT_BURST);
-    assert!(
-        (burst..=burst * cpus * intervals).contains(&events),
-        "{events} events"
-    );
+    assert!((burst..=burst * cpus * intervals).contains(&events), "{events} events");
     assert_eq!(kernel.events_missed().unwrap(), (1000 - events, 0));
     for i in 0..1000 {
         assert_eq!(kernel.stats(vip(i).into(), (IFINDEX, 0)).unwrap().conflicts, 1);
@@ -346,15 +283,9 @@ fn a_full_map_refuses_and_goes_on() {
     }
     let mut kernel = Kernel::load(Some(4)).unwrap();
     kernel.fill(&Host::listed()).unwrap();
-    kernel
-        .add_vip(Ipv4Addr::new(10, 0, 0, 1).into(), (IFINDEX, 0), SLOT)
-        .unwrap();
-    let full = kernel
-        .add_vip(Ipv4Addr::new(10, 0, 0, 2).into(), (IFINDEX, 0), SLOT)
-        .unwrap_err();
-    let errno = full
-        .chain()
-        .find_map(|e| e.downcast_ref::<std::io::Error>()?.raw_os_error());
+    kernel.add_vip(Ipv4Addr::new(10, 0, 0, 1).into(), (IFINDEX, 0), SLOT).unwrap();
+    let full = kernel.add_vip(Ipv4Addr::new(10, 0, 0, 2).into(), (IFINDEX, 0), SLOT).unwrap_err();
+    let errno = full.chain().find_map(|e| e.downcast_ref::<std::io::Error>()?.raw_os_error());
     assert_eq!(errno, Some(libc::E2BIG), "{full:?}");
     for tpa in [VIP4, Ipv4Addr::new(10, 0, 0, 1)] {
         let request = Arp::request(CLIENT, CLIENT4, tpa).bytes();

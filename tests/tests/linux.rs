@@ -28,12 +28,7 @@ impl Linux {
     fn new() -> Self {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         let mut tap = OpenOptions::new();
-        let tap = tap
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open("/dev/net/tun")
-            .unwrap();
+        let tap = tap.read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun").unwrap();
         #[expect(unsafe_code, reason = "there is no safe way to make a TAP device")]
         // SAFETY: zero is a value of every field; the ioctl reads one `ifreq` and writes one.
         unsafe {
@@ -42,11 +37,7 @@ impl Linux {
                 *to = *from as libc::c_char;
             }
             request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
-            assert_eq!(
-                libc::ioctl(tap.as_raw_fd(), libc::TUNSETIFF, &raw mut request),
-                0,
-                "TUNSETIFF"
-            );
+            assert_eq!(libc::ioctl(tap.as_raw_fd(), libc::TUNSETIFF, &raw mut request), 0, "TUNSETIFF");
         }
         for (key, value) in [
             ("ipv4/conf/all/rp_filter", "0"),
@@ -103,23 +94,14 @@ fn is_answer(frame: &[u8]) -> bool {
 }
 
 fn ip(arguments: &str) {
-    let output = Command::new("ip")
-        .args(arguments.split(' '))
-        .output()
-        .expect("iproute2");
+    let output = Command::new("ip").args(arguments.split(' ')).output().expect("iproute2");
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip {arguments}: {error}");
 }
 
 /// The hosts that must stay silent, and the one that answers itself.
 fn hosts() -> [Host; 2] {
-    [
-        Host::listed(),
-        Host {
-            owned: vec![],
-            ..Host::listed()
-        },
-    ]
+    [Host::listed(), Host { owned: vec![], ..Host::listed() }]
 }
 
 #[test]
@@ -168,9 +150,6 @@ fn what_linux_answers_is_never_passed() {
         }
     }
     println!("Linux answered {answered} of 200000 frames");
-    assert!(
-        answered > 10_000,
-        "Linux answered {answered} frames only: the test shows nothing"
-    );
+    assert!(answered > 10_000, "Linux answered {answered} frames only: the test shows nothing");
     assert!(wrong.is_empty(), "{wrong:#?}");
 }

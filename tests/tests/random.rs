@@ -12,9 +12,7 @@ use responder_tests::{
 };
 
 fn from_env(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |v| {
-        v.parse().unwrap_or_else(|_| panic!("{name}={v}: no number"))
-    })
+    std::env::var(name).map_or(default, |v| v.parse().unwrap_or_else(|_| panic!("{name}={v}: no number")))
 }
 
 #[test]
@@ -37,11 +35,7 @@ fn program_and_model_agree() {
     ];
     for (fence, owned, tenths) in states {
         let owned = if owned { vec![SLOT] } else { vec![] };
-        let host = Host {
-            fence,
-            owned,
-            ..Host::listed()
-        };
+        let host = Host { fence, owned, ..Host::listed() };
         let kernel = Kernel::with(&host).unwrap();
         let mut before = kernel.outcomes().unwrap();
         for i in 0..total * tenths / 10 {
@@ -49,9 +43,7 @@ fn program_and_model_agree() {
             let expected = expect(&host, &frame);
             let (verdict, after) = kernel.receive(Program::Plain, &frame).unwrap();
             let counters = kernel.outcomes().unwrap();
-            let mut moved = Outcome::ALL
-                .iter()
-                .filter(|o| counters.get(**o) != before.get(**o));
+            let mut moved = Outcome::ALL.iter().filter(|o| counters.get(**o) != before.get(**o));
             let outcome = moved.next().map(|o| o.name());
             assert!(
                 (&verdict, outcome) == (&expected.verdict, expected.outcome) && moved.next().is_none(),
@@ -59,10 +51,7 @@ fn program_and_model_agree() {
                  for {frame:02x?}"
             );
             if !matches!(verdict, Verdict::Answer(_)) {
-                assert_eq!(
-                    after, frame,
-                    "RESPONDER_SEED={seed}, frame {i}: changed without being answered"
-                );
+                assert_eq!(after, frame, "RESPONDER_SEED={seed}, frame {i}: changed without being answered");
             }
             before = counters;
         }
@@ -73,10 +62,6 @@ fn program_and_model_agree() {
         let count = seen.get(*outcome);
         println!("{:>22} {count}", outcome.name());
         // `failed` is a map without a link, or a driver that cannot resize.
-        assert!(
-            count > 0 || *outcome == Outcome::Failed || total < 100_000,
-            "{} never seen",
-            outcome.name()
-        );
+        assert!(count > 0 || *outcome == Outcome::Failed || total < 100_000, "{} never seen", outcome.name());
     }
 }

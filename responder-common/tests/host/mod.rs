@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use responder_common::{
     datapath::{Claim, Known, Tables},
-    layout::{Fence, Link, LinkKey, Prefix4, Text, VipKey4, VipKey6},
+    layout::{Fence, Link, LinkKey, Prefix4, VipKey4, VipKey6},
     wire::{Frame, Wire},
 };
 
@@ -30,17 +30,8 @@ impl Buffer {
 
     pub(crate) fn new(bytes: &[u8]) -> Self {
         let mut words = vec![0; Self::HEADROOM / 2];
-        words.extend(
-            bytes
-                .chunks(2)
-                .map(|c| u16::from_ne_bytes([c[0], c.get(1).copied().unwrap_or(0)])),
-        );
-        Self {
-            words,
-            start: Self::HEADROOM,
-            end: Self::HEADROOM + bytes.len(),
-            rigid: false,
-        }
+        words.extend(bytes.chunks(2).map(|c| u16::from_ne_bytes([c[0], c.get(1).copied().unwrap_or(0)])));
+        Self { words, start: Self::HEADROOM, end: Self::HEADROOM + bytes.len(), rigid: false }
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
@@ -112,10 +103,7 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn new(slot: u32, fence: Fence, now_ns: u64) -> Self {
-        let own = Prefix4 {
-            addr: [192, 0, 2, 51],
-            mask: [255, 255, 255, 0],
-        };
+        let own = Prefix4 { addr: [192, 0, 2, 51], mask: [255, 255, 255, 0] };
         Self {
             slot,
             fence,
@@ -124,7 +112,6 @@ impl Host {
                 mac: OWN,
                 flags: 0,
                 prefixes: [own, Prefix4::default(), Prefix4::default(), Prefix4::default()],
-                name: Text::new("test"),
             }),
             answered: Cell::new(0),
             suppressed: Cell::new(0),
@@ -134,11 +121,7 @@ impl Host {
 
     /// Owned, both limits far ahead.
     pub(crate) fn owner() -> Self {
-        let fence = Fence {
-            deadline_ns: u64::MAX,
-            suppress_until_ns: u64::MAX,
-            heartbeat_ns: 0,
-        };
+        let fence = Fence { deadline_ns: u64::MAX, suppress_until_ns: u64::MAX, heartbeat_ns: 0 };
         Self::new(1, fence, 5)
     }
 
@@ -155,7 +138,7 @@ impl Tables for Host {
     }
 
     fn vip6(&self, key: &VipKey6) -> Option<Known<()>> {
-        Self::known(key.addr == VIP6, key.ifindex, key.vlan)
+        Self::known(key.addr.to_be_bytes() == VIP6, key.ifindex, key.vlan)
     }
 
     fn link(&self, _: &LinkKey) -> Option<&Link> {

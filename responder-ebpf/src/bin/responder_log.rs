@@ -27,12 +27,7 @@ fn logged(ctx: &XdpContext) -> u32 {
     let (verdict, outcome) = receive(ctx);
     if let Some(outcome) = outcome {
         // The agent turns the numbers into names.
-        debug!(
-            ctx,
-            "ifindex {} outcome {}",
-            ctx.ingress_ifindex(),
-            outcome as u32
-        );
+        debug!(ctx, "ifindex {} outcome {}", ctx.ingress_ifindex(), outcome as u32);
     }
     verdict
 }

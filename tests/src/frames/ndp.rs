@@ -12,11 +12,7 @@ pub(super) fn ns() -> Nd {
 }
 
 pub(super) fn unicast() -> Nd {
-    Nd {
-        dst: OWN,
-        ip_dst: VIP6,
-        ..ns()
-    }
+    Nd { dst: OWN, ip_dst: VIP6, ..ns() }
 }
 
 pub(super) fn probe() -> Nd {
@@ -38,10 +34,7 @@ pub(super) fn answered(id: &str, question: &Nd, answer: &Nd) -> Case {
 }
 
 fn with(options: &[&[u8]]) -> Nd {
-    Nd {
-        options: options.concat(),
-        ..ns()
-    }
+    Nd { options: options.concat(), ..ns() }
 }
 
 fn sllao() -> Vec<u8> {
@@ -62,152 +55,40 @@ const NONCE: [u8; 8] = [14, 1, 1, 2, 3, 4, 5, 6];
 pub(super) fn solicitations() -> Vec<Case> {
     let dad = |id: &str, nd: &Nd| Case::answer(id, nd.bytes(), "dad_answered", na_all().bytes()).linux();
     let bad_source = |id: &str, nd: Nd| Case::pass(id, nd.bytes(), "nd_bad_source");
-    let no_options = |nd: Nd| Nd {
-        options: vec![],
-        ..nd
-    };
+    let no_options = |nd: Nd| Nd { options: vec![], ..nd };
     let mut cases = vec![
         answered("N01", &ns(), &na()),
         answered("N02", &unicast(), &na()),
         Case::answer("N03", no_options(unicast()).bytes(), "ns_answered", na().bytes()),
         Case::answer("N04", no_options(ns()).bytes(), "ns_answered", na().bytes()),
         dad("N05", &probe()),
-        bad_source(
-            "N06",
-            Nd {
-                ip_dst: VIP6,
-                dst: OWN,
-                ..probe()
-            },
-        ),
-        bad_source(
-            "N07",
-            Nd {
-                ip_dst: ALL_NODES,
-                dst: ALL_NODES_MAC,
-                ..probe()
-            },
-        ),
-        bad_source(
-            "N08",
-            Nd {
-                options: sllao(),
-                ..probe()
-            },
-        ),
-        dad(
-            "N09",
-            &Nd {
-                options: NONCE.to_vec(),
-                ..probe()
-            },
-        ),
+        bad_source("N06", Nd { ip_dst: VIP6, dst: OWN, ..probe() }),
+        bad_source("N07", Nd { ip_dst: ALL_NODES, dst: ALL_NODES_MAC, ..probe() }),
+        bad_source("N08", Nd { options: sllao(), ..probe() }),
+        dad("N09", &Nd { options: NONCE.to_vec(), ..probe() }),
         Case::drop(
             "N09b",
-            Nd {
-                ip_dst: solicited_node(UNKNOWN6),
-                ..probe()
-            }
-            .bytes(),
+            Nd { ip_dst: solicited_node(UNKNOWN6), ..probe() }.bytes(),
             "ns_other_destination",
         ),
         Case::pass("N11", Nd { code: 1, ..ns() }.bytes(), "nd_header"),
-        Case::pass(
-            "N12.1",
-            Nd {
-                checksum: Some(0xbad),
-                ..ns()
-            }
-            .bytes(),
-            "nd_checksum",
-        ),
-        Case::pass(
-            "N12.2",
-            Nd {
-                checksum: Some(0),
-                ..ns()
-            }
-            .bytes(),
-            "nd_checksum",
-        ),
+        Case::pass("N12.1", Nd { checksum: Some(0xbad), ..ns() }.bytes(), "nd_checksum"),
+        Case::pass("N12.2", Nd { checksum: Some(0), ..ns() }.bytes(), "nd_checksum"),
         Case::pass("N13.1", ns().bytes()[..74].to_vec(), "nd_truncated"),
-        Case::pass(
-            "N13.1b",
-            Nd {
-                payload_len: Some(20),
-                ..ns()
-            }
-            .bytes(),
-            "nd_truncated",
-        ),
-        Case::pass(
-            "N13.2",
-            Nd {
-                payload_len: Some(200),
-                ..ns()
-            }
-            .bytes(),
-            "nd_truncated",
-        ),
-        answered(
-            "N13.3",
-            &Nd {
-                trailer: vec![0x5a; 40],
-                ..ns()
-            },
-            &na(),
-        ),
-        dad(
-            "N13.3b",
-            &Nd {
-                trailer: vec![0x5a; 3],
-                ..probe()
-            },
-        ),
-        answered(
-            "N13.3c",
-            &Nd {
-                trailer: vec![0x5a; 1428],
-                ..ns()
-            },
-            &na(),
-        ),
-        Case::pass(
-            "N13.4",
-            Nd {
-                payload_len: Some(23),
-                ..ns()
-            }
-            .bytes(),
-            "nd_truncated",
-        ),
-        answered(
-            "N17",
-            &Nd {
-                flags: 0xdead_beef,
-                ..ns()
-            },
-            &na(),
-        ),
-        answered(
-            "N28",
-            &Nd {
-                version: 0x6ab1_2345,
-                ..ns()
-            },
-            &na(),
-        ),
+        Case::pass("N13.1b", Nd { payload_len: Some(20), ..ns() }.bytes(), "nd_truncated"),
+        Case::pass("N13.2", Nd { payload_len: Some(200), ..ns() }.bytes(), "nd_truncated"),
+        answered("N13.3", &Nd { trailer: vec![0x5a; 40], ..ns() }, &na()),
+        dad("N13.3b", &Nd { trailer: vec![0x5a; 3], ..probe() }),
+        answered("N13.3c", &Nd { trailer: vec![0x5a; 1428], ..ns() }, &na()),
+        Case::pass("N13.4", Nd { payload_len: Some(23), ..ns() }.bytes(), "nd_truncated"),
+        answered("N17", &Nd { flags: 0xdead_beef, ..ns() }, &na()),
+        answered("N28", &Nd { version: 0x6ab1_2345, ..ns() }, &na()),
     ];
     for hop in [254, 64, 1, 0] {
-        cases.push(Case::pass(
-            format!("N10.{hop}"),
-            Nd { hop, ..ns() }.bytes(),
-            "nd_header",
-        ));
+        cases.push(Case::pass(format!("N10.{hop}"), Nd { hop, ..ns() }.bytes(), "nd_header"));
     }
-    for (i, target) in [ALL_NODES, Ipv6Addr::UNSPECIFIED, Ipv6Addr::LOCALHOST, UNKNOWN6]
-        .into_iter()
-        .enumerate()
+    for (i, target) in
+        [ALL_NODES, Ipv6Addr::UNSPECIFIED, Ipv6Addr::LOCALHOST, UNKNOWN6].into_iter().enumerate()
     {
         let nd = Nd { target, ..ns() };
         cases.push(Case::pass(format!("N14.{}", i + 1), nd.bytes(), "ns_not_ours"));
@@ -240,22 +121,13 @@ pub(super) fn options() -> Vec<Case> {
         drop("N16.4", &[&link_layer(1, GROUP)], "ns_bad_hardware"),
         drop("N16.5", &[&link_layer(1, [0; 6])], "ns_bad_hardware"),
         drop("N16.6", &[&link_layer(1, BROADCAST)], "ns_bad_hardware"),
-        Case::answer(
-            "N16.7",
-            with(&[&link_layer(2, OTHER)]).bytes(),
-            "ns_answered",
-            na().bytes(),
-        ),
+        Case::answer("N16.7", with(&[&link_layer(2, OTHER)]).bytes(), "ns_answered", na().bytes()),
         answered("N16.8", &with(&[&other]), &to_other),
         drop("N16.9", &[&link_layer(1, OWN)], "ns_own_hardware"),
         // A second source address with a wrong length is not looked at.
         answered("N16.10", &with(&[&sllao(), &[1, 2], &[0; 14]]), &na()),
         // An option's body is no option.
-        answered(
-            "N16.11",
-            &with(&[&[253, 2, 0, 0, 0, 0, 0, 0], &other, &sllao()]),
-            &na(),
-        ),
+        answered("N16.11", &with(&[&[253, 2, 0, 0, 0, 0, 0, 0], &other, &sllao()]), &na()),
         answered("N34.1", &with(&[&thirty_one, &sllao()]), &na()),
         drop("N34.2", &[&many, &sllao()], "ns_too_long"),
         drop("N34.3", &[&sllao(), &many], "ns_too_long"),

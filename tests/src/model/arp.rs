@@ -20,11 +20,8 @@ pub(super) fn expect(host: &Host, outer: &Outer<'_>) -> Expected {
     let (sha, spa, tpa) = (mac(packet, 8), ip(14), ip(24));
 
     let asked = host.known(tpa, outer.place);
-    let claimed = if spa.is_unspecified() && !tpa.is_unspecified() {
-        None
-    } else {
-        host.known(spa, outer.place)
-    };
+    let claimed =
+        if spa.is_unspecified() && !tpa.is_unspecified() { None } else { host.known(spa, outer.place) };
     if asked.is_none() && claimed.is_none() {
         return Expected::pass("arp_not_ours");
     }
@@ -98,8 +95,5 @@ fn question(
         Standing::Expired => ("suppressed_expired", Verdict::Drop, Counted::Suppressed),
         Standing::Standby | Standing::Abandoned => ("suppressed_standby", Verdict::Drop, Counted::Suppressed),
     };
-    Expected {
-        counted: Some((tpa.into(), outer.place, counted)),
-        ..Expected::new(Some(outcome), verdict)
-    }
+    Expected { counted: Some((tpa.into(), outer.place, counted)), ..Expected::new(Some(outcome), verdict) }
 }

@@ -81,11 +81,7 @@ pub(super) fn expect(host: &Host, outer: &Outer<'_>) -> Expected {
         return Expected::pass("nd_truncated");
     }
     let target = address(icmp, 8);
-    let not_ours = Expected::pass(if solicitation {
-        "ns_not_ours"
-    } else {
-        "na_not_ours"
-    });
+    let not_ours = Expected::pass(if solicitation { "ns_not_ours" } else { "na_not_ours" });
     let Some(standing) = host.known(target, outer.place) else {
         return not_ours;
     };
@@ -228,10 +224,7 @@ fn question(
         let answer = Nd::advertisement(link.mac, target, ALL_NODES_MAC, ALL_NODES, router | 2);
         ("dad_answered", answer)
     } else {
-        (
-            "ns_answered",
-            Nd::advertisement(link.mac, target, asker, ip_src, router | 6),
-        )
+        ("ns_answered", Nd::advertisement(link.mac, target, asker, ip_src, router | 6))
     };
     answer.tags.clone_from(&outer.tags);
     Expected {
@@ -241,12 +234,7 @@ fn question(
 }
 
 fn claim(kind: ClaimKind, outer: &Outer<'_>, vip: Ipv6Addr, claimer: Mac) -> Option<Claim> {
-    Some(Claim {
-        kind,
-        vlan: outer.place.1,
-        vip: vip.into(),
-        claimer,
-    })
+    Some(Claim { kind, vlan: outer.place.1, vip: vip.into(), claimer })
 }
 
 fn address(bytes: &[u8], at: usize) -> Ipv6Addr {

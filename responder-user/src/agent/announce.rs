@@ -1,0 +1,80 @@
+//! Sending bursts.
+
+use std::{net::IpAddr, time::Duration};
+
+use responder_common::{
+    announce::{GratuitousArp, UnsolicitedNa},
+    wire::Mac,
+};
+
+use super::{Agent, now};
+use crate::{decision::plan::VipAt, journal::Happening};
+
+/// Announcements sent before the loop looks at anything else.
+const BATCH: u32 = 64;
+
+impl Agent {
+    /// Starts the burst of a VIP.
+    pub(super) fn begin_burst(&mut self, at: VipAt, now: Duration) {
+        let packets = match at.ip {
+            IpAddr::V4(_) => 2,
+            IpAddr::V6(_) => 1,
+        };
+        self.bursts.gain(at, packets, now);
+    }
+
+    /// Sends what is due.
+    pub(super) fn announce(&mut self) {
+        // After a lapse nothing is claimed before it is known to be still owned. (The egress program would stop
+        // it, too.)
+        if now().as_nanos() >= self.maps.fence().deadline_ns.into() {
+            return;
+        }
+        for _ in 0..BATCH {
+            let Some(at) = self.bursts.poll(now()) else {
+                return;
+            };
+            let Some(mac) = self.actual.announcing.get(&at).copied() else {
+                self.bursts.lose(&at);
+                continue;
+            };
+            let router = self.plan.links.get(&at.ifindex).is_some_and(|link| link.router);
+            match self.send(at, mac, router) {
+                Ok(()) => {
+                    self.announced.insert(at, now());
+                    let link = self.link_name(at.ifindex);
+                    self.tell(Happening::Announced { vip: at.ip, link, mac: mac.to_string() });
+                }
+                Err(error) => {
+                    self.burst_errors += 1;
+                    tracing::debug!(vip = %at.ip, link = %self.link_name(at.ifindex), %error, "cannot announce now");
+                    self.bursts.failed(&at, now());
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, at: VipAt, mac: Mac, router: bool) -> std::io::Result<()> {
+        match at.ip {
+            IpAddr::V4(vip) => {
+                for frame in [GratuitousArp::request(vip, mac), GratuitousArp::reply(vip, mac)] {
+                    self.sender.send(at.ifindex, frame.as_bytes())?;
+                    self.burst_frames += 1;
+                }
+            }
+            IpAddr::V6(vip) => {
+                self.sender.send(at.ifindex, UnsolicitedNa::new(vip, mac, router).as_bytes())?;
+                self.burst_frames += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Another station claims a VIP: says so, and defends it.
+    pub(super) fn conflict(&mut self, at: VipAt, happening: Happening) {
+        self.tell(happening);
+        if self.bursts.defend(&at, now()) {
+            tracing::info!(vip = %at.ip, link = %self.link_name(at.ifindex), "announced in defence");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What the kernel reports: claims of our VIPs by others, and log lines for debugging.
+
+use std::{collections::BTreeMap, io, net::Ipv6Addr, os::fd::AsRawFd};
+
+use anyhow::{Context as _, Result};
+use aya::maps::{MapData, RingBuf};
+use aya_log::EbpfLogger;
+use responder_common::{
+    layout::{Event, EventKind},
+    outcome::Outcome,
+};
+use tokio::io::{Interest, unix::AsyncFd};
+
+use crate::{
+    datapath::{maps::open_events, object::Object, pins::Pins},
+    decision::plan::VipAt,
+    journal::Happening,
+};
+
+/// Where reports come from.
+pub(super) struct Events {
+    ring: AsyncFd<RingBuf<MapData>>,
+    log: Option<AsyncFd<EbpfLogger<FrameLog>>>,
+}
+
+/// Which of the two has something.
+pub(super) enum Ready {
+    Ring,
+    Log,
+}
+
+impl Events {
+    pub(super) fn open(pins: &Pins, object: &mut Object, log: bool) -> Result<Self> {
+        let ring = register(open_events(pins)?)?;
+        let log = if log {
+            let logger = EbpfLogger::init_with_logger(object.ebpf(), FrameLog)
+                .context("cannot read the kernel side's log")?;
+            Some(register(logger)?)
+        } else {
+            None
+        };
+        Ok(Self { ring, log })
+    }
+
+    /// Waits until there is something.
+    pub(super) async fn ready(&mut self) -> io::Result<Ready> {
+        match &mut self.log {
+            None => {
+                self.ring.readable().await?.clear_ready();
+                Ok(Ready::Ring)
+            }
+            Some(log) => tokio::select! {
+                guard = self.ring.readable() => {
+                    guard?.clear_ready();
+                    Ok(Ready::Ring)
+                }
+                guard = log.readable() => {
+                    guard?.clear_ready();
+                    Ok(Ready::Log)
+                }
+            },
+        }
+    }
+
+    /// Takes what is there. `names` are those of the links.
+    pub(super) fn take(&mut self, ready: Ready, names: &BTreeMap<u32, String>) -> Vec<(VipAt, Happening)> {
+        match ready {
+            Ready::Log => {
+                if let Some(log) = &mut self.log {
+                    log.get_mut().flush();
+                }
+                Vec::new()
+            }
+            Ready::Ring => {
+                let mut happenings = Vec::new();
+                while let Some(item) = self.ring.get_mut().next() {
+                    happenings.extend(parse(&item, names));
+                }
+                happenings
+            }
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "tokio cannot know what keeps a file descriptor open")]
+fn register<T: AsRawFd>(source: T) -> Result<AsyncFd<T>> {
+    // SAFETY: both kinds of sources own their descriptor, never exchange it, and close it when dropped, which
+    // only the `AsyncFd` that takes them here does.
+    Ok(unsafe { AsyncFd::register_with_interest(source, Interest::READABLE) }.map_err(io::Error::from)?)
+}
+
+/// Receives the kernel side's lines, "ifindex N outcome N", and puts the outcome's name there.
+struct FrameLog;
+
+impl log::Log for FrameLog {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = record.args().to_string();
+        let mut numbers = line.split(' ').filter_map(|word| word.parse::<usize>().ok());
+        match (numbers.next(), numbers.next().and_then(|n| Outcome::ALL.get(n))) {
+            (Some(ifindex), Some(outcome)) => tracing::debug!(ifindex, outcome = outcome.name(), "frame"),
+            _ => tracing::debug!(line, "kernel side"),
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Reads one [`Event`] of the ring. `None` if it is of a kind that this program does not know.
+fn parse(bytes: &[u8], names: &BTreeMap<u32, String>) -> Option<(VipAt, Happening)> {
+    let event = read(bytes)?;
+    let by = match event.kind {
+        kind if kind == EventKind::ArpConflict as u32 => "arp",
+        kind if kind == EventKind::NsConflict as u32 => "ns",
+        kind if kind == EventKind::NaConflict as u32 => "na",
+        kind => {
+            tracing::debug!(kind, "unknown event");
+            return None;
+        }
+    };
+    let vip = Ipv6Addr::from(event.vip).to_canonical();
+    let link = names.get(&event.ifindex).cloned().unwrap_or_else(|| format!("if{}", event.ifindex));
+    let at = VipAt { ifindex: event.ifindex, vlan: event.vlan, ip: vip };
+    let claimer = responder_common::wire::Mac::new(event.claimer).to_string();
+    Some((at, Happening::Conflict { vip, link, claimer, by: by.to_owned(), claims: event.conflicts }))
+}
+
+#[expect(unsafe_code, reason = "bytes from the kernel into a plain struct")]
+fn read(bytes: &[u8]) -> Option<Event> {
+    if bytes.len() != size_of::<Event>() {
+        tracing::debug!(len = bytes.len(), "event of another size");
+        return None;
+    }
+    // SAFETY: the size was checked, every bit pattern is an `Event` (numbers only), and the read is unaligned.
+    Some(unsafe { bytes.as_ptr().cast::<Event>().read_unaligned() })
+}

@@ -1,0 +1,60 @@
+//! What the agent says of itself.
+
+use super::{Agent, now};
+use crate::control::{AgentStatus, LinkStatus};
+
+impl Agent {
+    /// The status for `responder status`.
+    pub(super) fn report(&self) -> AgentStatus {
+        let at = now();
+        let links = self.plan.links.iter().map(|(index, plan)| {
+            let state = self.links.get(index);
+            let xdp = state.and_then(|s| s.xdp.as_ref().ok());
+            let failure = state.and_then(|s| s.xdp.as_ref().err());
+            let mut tried = xdp.map_or_else(Vec::new, |x| x.tried.clone());
+            tried.extend(failure.into_iter().flat_map(|f| f.tried.clone()));
+            tried.extend(state.into_iter().filter_map(|s| s.egress.as_ref().err()).flatten().cloned());
+            let status = LinkStatus {
+                ifindex: *index,
+                mac: plan.mac.to_string(),
+                running: plan.running,
+                xdp: xdp.map(|x| format!("{} by {}", x.mode, x.via)),
+                prog_id: xdp.map(|x| x.prog_id),
+                egress: state
+                    .and_then(|s| s.egress.as_ref().ok())
+                    .map(|via| format!("{via:?}").to_lowercase()),
+                error: failure.map(|f| f.reason.clone()),
+                tried,
+                all_multicast: self.all_multicast.get(index).cloned(),
+            };
+            (plan.name.clone(), status)
+        });
+        let refused =
+            self.plan.refused.iter().map(|((ip, link), reason)| (*ip, link.clone(), reason.clone()));
+        let failed =
+            self.failed_vips.iter().map(|(at, reason)| (at.ip, self.link_name(at.ifindex), reason.clone()));
+        AgentStatus {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_ms: self.started.as_millis().try_into().unwrap_or(u64::MAX),
+            file: self.options.file.clone(),
+            file_error: self.file_error.clone(),
+            links: links.collect(),
+            refused: refused.chain(failed).collect(),
+            waiting: self.plan.waiting.clone(),
+            announced: self
+                .announced
+                .iter()
+                .map(|(vip, sent)| {
+                    let age = at.saturating_sub(*sent).as_millis().try_into().unwrap_or(u64::MAX);
+                    (vip.ip, self.link_name(vip.ifindex), age)
+                })
+                .collect(),
+            burst_frames: self.burst_frames,
+            burst_errors: self.burst_errors,
+            burst_queued: self.bursts.queued(),
+            groups: self.joined,
+            netlink_overruns: self.net.overruns,
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! `responder check`: what will work on this host and what will not, and why.
+
+mod host;
+mod links;
+
+use std::{
+    io::{self, Write as _},
+    path::Path,
+    process::ExitCode,
+};
+
+use anyhow::Result;
+use serde::Serialize;
+
+pub use host::explain_unfit;
+
+/// How something stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// Works, with a limit.
+    Limited,
+    /// Does not work.
+    Bad,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What: "kernel", "capabilities", "eth0", …
+    pub about: String,
+    /// How it stands.
+    pub verdict: Verdict,
+    /// The facts, and the way out where there is one.
+    pub text: String,
+}
+
+impl Finding {
+    fn new(about: &str, verdict: Verdict, text: impl Into<String>) -> Self {
+        Self { about: about.to_owned(), verdict, text: text.into() }
+    }
+}
+
+/// Looks at the host and at `interfaces` (all Ethernet interfaces if empty) and prints what it finds.
+///
+/// # Errors
+///
+/// If the links cannot be listed. A host that is not fit is no error, but exit code 4.
+pub async fn run(bpffs: &Path, interfaces: &[String], json: bool) -> Result<ExitCode> {
+    let mut findings = host::check(bpffs);
+    findings.extend(links::check(bpffs, interfaces).await?);
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, &findings)?;
+        writeln!(out)?;
+    } else {
+        for Finding { about, verdict, text } in &findings {
+            let mark = match verdict {
+                Verdict::Ok => "ok     ",
+                Verdict::Limited => "limited",
+                Verdict::Bad => "BAD    ",
+            };
+            writeln!(out, "{mark}  {about:<14} {text}")?;
+        }
+    }
+    let bad = findings.iter().any(|f| f.verdict == Verdict::Bad);
+    Ok(ExitCode::from(if bad { 4 } else { 0 }))
+}

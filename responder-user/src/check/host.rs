@@ -1,0 +1,198 @@
+//! The host as a whole: kernel, BPF file system, capabilities, and whether the programs load.
+
+use std::{fs, io, path::Path};
+
+use aya::{
+    EbpfLoader,
+    programs::{SchedClassifier, Xdp},
+};
+use nix::sys::{
+    statfs::{BPF_FS_MAGIC, statfs},
+    utsname::uname,
+};
+use responder_common::layout::{EGRESS_PROGRAM, XDP_FRAGS_PROGRAM, XDP_PROGRAM};
+
+use super::{
+    Finding,
+    Verdict::{Bad, Limited, Ok as Fine},
+};
+use crate::datapath::{object::OBJECT, pins::Pins, xdp::chain};
+
+/// Capabilities by number (include/uapi/linux/capability.h), and what each is for.
+const CAPABILITIES: [(u32, &str, &str); 3] = [
+    (39, "CAP_BPF", "to load programs and make maps"),
+    (12, "CAP_NET_ADMIN", "to attach programs to interfaces"),
+    (13, "CAP_NET_RAW", "to send announcements"),
+];
+const SYS_ADMIN: u32 = 21;
+
+pub(super) fn check(bpffs: &Path) -> Vec<Finding> {
+    vec![kernel(), btf(), capabilities(), lockdown(), file_system(bpffs), load()]
+}
+
+fn kernel() -> Finding {
+    let Ok(name) = uname() else {
+        return Finding::new("kernel", Limited, "uname fails, so its version is not known");
+    };
+    let release = name.release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let (verdict, text) = match version {
+        v if v < (5, 8) => (Bad, "too old: ring buffers and CLOCK_BOOTTIME in programs need 5.8"),
+        v if v < (5, 9) => (Limited, "no XDP links before 5.9: programs are attached by netlink"),
+        v if v < (5, 18) => {
+            (Limited, "no multi-buffer XDP before 5.18: native mode needs an MTU below a page")
+        }
+        v if v < (6, 6) => (Fine, "egress program as a clsact filter (TCX needs 6.6)"),
+        _ => (Fine, "XDP links, multi-buffer XDP and TCX"),
+    };
+    Finding::new("kernel", verdict, format!("{release}: {text}"))
+}
+
+fn btf() -> Finding {
+    if Path::new("/sys/kernel/btf/vmlinux").exists() {
+        Finding::new("BTF", Fine, "the kernel has type information; bpftool shows maps by field name")
+    } else {
+        Finding::new(
+            "BTF",
+            Limited,
+            "the kernel has none (CONFIG_DEBUG_INFO_BTF): all works, but bpftool may show maps as bytes",
+        )
+    }
+}
+
+/// The effective capabilities of this process.
+fn effective() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+fn missing_capabilities() -> Vec<(&'static str, &'static str)> {
+    let Some(have) = effective() else {
+        return Vec::new();
+    };
+    let has = |n: u32| have & 1 << n != 0;
+    CAPABILITIES
+        .iter()
+        .filter(|(n, name, _)| !has(*n) && (*name != "CAP_BPF" || !has(SYS_ADMIN)))
+        .map(|(_, name, purpose)| (*name, *purpose))
+        .collect()
+}
+
+fn capabilities() -> Finding {
+    let missing = missing_capabilities();
+    if missing.is_empty() {
+        return Finding::new("capabilities", Fine, "CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW are there");
+    }
+    let list: Vec<_> = missing.iter().map(|(name, purpose)| format!("{name} ({purpose})")).collect();
+    Finding::new("capabilities", Bad, format!("missing: {}; run as root or grant them", list.join(", ")))
+}
+
+fn locked_down() -> bool {
+    fs::read_to_string("/sys/kernel/security/lockdown").is_ok_and(|text| text.contains("[confidentiality]"))
+}
+
+fn lockdown() -> Finding {
+    if locked_down() {
+        Finding::new(
+            "lockdown",
+            Limited,
+            "the kernel is locked down for confidentiality; it may refuse BPF programs (see `load`)",
+        )
+    } else {
+        Finding::new("lockdown", Fine, "BPF is not restricted by kernel lockdown")
+    }
+}
+
+fn file_system(bpffs: &Path) -> Finding {
+    let about = "BPF file system";
+    match Pins::existing(bpffs) {
+        Err(error) => return Finding::new(about, Bad, error.to_string()),
+        Ok(Some(_)) => {
+            return Finding::new(
+                about,
+                Fine,
+                format!("{} is in use by an agent or left by one", bpffs.display()),
+            );
+        }
+        Ok(None) => {}
+    }
+    let existing = bpffs.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+    if statfs(existing).is_ok_and(|s| s.filesystem_type() == BPF_FS_MAGIC) {
+        Finding::new(about, Fine, format!("{} can be made", bpffs.display()))
+    } else {
+        Finding::new(
+            about,
+            Bad,
+            format!("{} is not on one; `mount -t bpf bpf /sys/fs/bpf`, or name --bpffs", bpffs.display()),
+        )
+    }
+}
+
+/// Really loads the programs, without attaching or pinning anything.
+fn load() -> Finding {
+    let loaded = (|| -> Result<&'static str, String> {
+        let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(|e| explain_text(&chain(&e)))?;
+        let mut xdp = |name: &'static str| -> Result<(), String> {
+            let program: &mut Xdp = ebpf
+                .program_mut(name)
+                .ok_or("missing from the object")?
+                .try_into()
+                .map_err(|e: aya::programs::ProgramError| chain(&e))?;
+            program.load().map_err(|e| explain_text(&chain(&e)))
+        };
+        let used = if xdp(XDP_FRAGS_PROGRAM).is_ok() { XDP_FRAGS_PROGRAM } else { XDP_PROGRAM };
+        if used == XDP_PROGRAM {
+            xdp(XDP_PROGRAM)?;
+        }
+        let tx: &mut SchedClassifier = ebpf
+            .program_mut(EGRESS_PROGRAM)
+            .ok_or("missing from the object")?
+            .try_into()
+            .map_err(|e: aya::programs::ProgramError| chain(&e))?;
+        tx.load().map_err(|e| explain_text(&chain(&e)))?;
+        Ok(used)
+    })();
+    match loaded {
+        Ok(name) => Finding::new("load", Fine, format!("the kernel accepts {name} and {EGRESS_PROGRAM}")),
+        Err(error) => Finding::new("load", Bad, error),
+    }
+}
+
+/// One sentence for an error that the host's state explains.
+#[must_use]
+pub fn explain_unfit(error: &anyhow::Error) -> Option<String> {
+    let denied = error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
+    });
+    denied.then(explain_denied).flatten().map(|why| format!("{why} ({})", short(&format!("{error:#}"))))
+}
+
+fn explain_text(error: &str) -> String {
+    let denied = error.contains("os error 1)") || error.contains("os error 13)");
+    match explain_denied() {
+        Some(why) if denied => format!("{why} ({})", short(error)),
+        _ => error.to_owned(),
+    }
+}
+
+/// The first line: what the verifier says comes after.
+fn short(error: &str) -> &str {
+    error.lines().next().unwrap_or(error)
+}
+
+fn explain_denied() -> Option<String> {
+    let missing: Vec<_> = missing_capabilities().iter().map(|(n, p)| format!("{n} ({p})")).collect();
+    if !missing.is_empty() {
+        return Some(format!("this needs {}; run as root or grant it", missing.join(" and ")));
+    }
+    if locked_down() {
+        return Some(
+            "the kernel is locked down for confidentiality and refuses BPF programs; boot without \
+             lockdown=confidentiality"
+                .to_owned(),
+        );
+    }
+    None
+}

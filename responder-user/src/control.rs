@@ -1,0 +1,233 @@
+//! The agent's control socket: a line in, lines of JSON out.
+//!
+//! `status` is answered with one [`AgentStatus`]; `watch` with one [`Happening`] a line until the client hangs
+//! up. The socket is for root alone.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::IpAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{UnixListener, UnixStream},
+    sync::{broadcast, mpsc, oneshot},
+    time::timeout,
+};
+
+use crate::{datapath::xdp::Attempt, journal::Happening};
+
+/// How long a client or the agent may take for a line.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What only the running agent knows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// Its process.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// Since when it runs, CLOCK_BOOTTIME in ms.
+    pub started_ms: u64,
+    /// The static file.
+    pub file: PathBuf,
+    /// Why the file as it is now is not in effect.
+    pub file_error: Option<String>,
+    /// Links by name.
+    pub links: BTreeMap<String, LinkStatus>,
+    /// Addresses that are not announced: address, link (may be empty) and reason.
+    pub refused: Vec<(IpAddr, String, String)>,
+    /// Interfaces that are waited for or cannot be used, and why.
+    pub waiting: BTreeMap<String, String>,
+    /// Last announcement of each VIP: address, link and age in ms.
+    pub announced: Vec<(IpAddr, String, u64)>,
+    /// Frames of bursts sent.
+    pub burst_frames: u64,
+    /// Frames of bursts that could not be sent (each was tried again).
+    pub burst_errors: u64,
+    /// Announcements that wait for their turn.
+    pub burst_queued: usize,
+    /// Multicast groups joined for IPv6 VIPs.
+    pub groups: usize,
+    /// How often netlink events were lost and all was read anew.
+    pub netlink_overruns: u64,
+}
+
+/// A link as the agent sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LinkStatus {
+    /// Its index.
+    pub ifindex: u32,
+    /// Its hardware address.
+    pub mac: String,
+    /// Up and with carrier.
+    pub running: bool,
+    /// "native by link" and so on; `None` if the program does not run there.
+    pub xdp: Option<String>,
+    /// Kernel id of the XDP program.
+    pub prog_id: Option<u32>,
+    /// "tcx" or "clsact"; `None` if the egress program does not run there.
+    pub egress: Option<String>,
+    /// Why a program does not run there.
+    pub error: Option<String>,
+    /// What was tried without success.
+    pub tried: Vec<Attempt>,
+    /// Why the link receives all multicast frames.
+    pub all_multicast: Option<String>,
+}
+
+/// A request from a client, with the way back.
+pub type StatusRequest = oneshot::Sender<AgentStatus>;
+
+/// Where the socket is.
+#[must_use]
+pub fn socket_path(run_dir: &Path) -> PathBuf {
+    run_dir.join("control.sock")
+}
+
+/// The agent's end.
+#[derive(Debug)]
+pub struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Server {
+    /// Listens in `run_dir`, which is created if it is missing. A socket left by an agent that was killed is
+    /// replaced: the caller holds the agent's lock.
+    ///
+    /// # Errors
+    ///
+    /// If the directory or the socket cannot be made.
+    pub fn bind(run_dir: &Path) -> io::Result<Self> {
+        fs::create_dir_all(run_dir)?;
+        let path = socket_path(run_dir);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        Ok(Self { listener, path })
+    }
+
+    /// Serves clients for ever, each in a task of its own.
+    pub async fn serve(
+        &self,
+        status: mpsc::Sender<StatusRequest>,
+        journal: broadcast::Sender<Happening>,
+    ) -> io::Error {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    tokio::spawn(client(stream, status.clone(), journal.subscribe()));
+                }
+                Err(error) => return error,
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::debug!(%error, path = %self.path.display(), "cannot remove the control socket");
+        }
+    }
+}
+
+async fn client(
+    stream: UnixStream,
+    status: mpsc::Sender<StatusRequest>,
+    mut journal: broadcast::Receiver<Happening>,
+) {
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    let Ok(Ok(_)) = timeout(PATIENCE, stream.read_line(&mut line)).await else {
+        return;
+    };
+    match line.trim() {
+        "status" => {
+            let (reply, answer) = oneshot::channel();
+            if status.send(reply).await.is_err() {
+                return;
+            }
+            if let Ok(answer) = answer.await {
+                reply_line(&mut stream, &answer).await.ok();
+            }
+        }
+        "watch" => loop {
+            let mut closed = String::new();
+            tokio::select! {
+                happening = journal.recv() => match happening {
+                    Ok(happening) => {
+                        if reply_line(&mut stream, &happening).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(broadcast::error::RecvError::Lagged(happenings)) => {
+                        if reply_line(&mut stream, &Happening::Missed { happenings }).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(broadcast::error::RecvError::Closed) => return,
+                },
+                // The client hung up.
+                _ = stream.read_line(&mut closed) => return,
+            }
+        },
+        other => tracing::debug!(request = other, "unknown request on the control socket"),
+    }
+}
+
+async fn reply_line<T: Serialize>(stream: &mut BufReader<UnixStream>, value: &T) -> io::Result<()> {
+    let mut line = serde_json::to_string(value)?;
+    line.push('\n');
+    timeout(PATIENCE, stream.write_all(line.as_bytes())).await?
+}
+
+/// Asks the agent for its status. `None`: no agent answers in `run_dir`.
+///
+/// # Errors
+///
+/// If it answers with something else.
+pub async fn ask_status(run_dir: &Path) -> io::Result<Option<AgentStatus>> {
+    let Ok(stream) = UnixStream::connect(socket_path(run_dir)).await else {
+        return Ok(None);
+    };
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    let asked = async {
+        stream.write_all(b"status\n").await?;
+        stream.read_line(&mut line).await
+    };
+    match timeout(PATIENCE, asked).await {
+        Ok(Ok(n)) if n > 0 => Ok(Some(serde_json::from_str(&line)?)),
+        // A stopped agent accepts and is silent.
+        _ => Ok(None),
+    }
+}
+
+/// Follows what happens until the agent ends, giving each line to `each`.
+///
+/// # Errors
+///
+/// If no agent answers, or the connection breaks.
+pub async fn watch(
+    run_dir: &Path,
+    mut each: impl FnMut(&str, Happening) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut stream = BufReader::new(UnixStream::connect(socket_path(run_dir)).await?);
+    stream.write_all(b"watch\n").await?;
+    let mut line = String::new();
+    while stream.read_line(&mut line).await? > 0 {
+        each(line.trim_end(), serde_json::from_str(&line)?)?;
+        line.clear();
+    }
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! Attaching the egress program: by TCX where the kernel has it (6.6), else as a clsact filter.
+
+use std::{io, path::Path};
+
+use aya::programs::{
+    Link as _, LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+    links::{FdLink, PinnedLink},
+    tc::{self, NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcHandle},
+};
+use serde::Serialize;
+
+use super::{
+    DatapathError,
+    object::Object,
+    pins::Pins,
+    xdp::{Attempt, WantedAttach, chain, unpin},
+};
+use crate::net::tc::remove_unused_clsact;
+
+/// Where the filter is: a place of its own, so that it can be found again.
+const PRIORITY: u16 = 49_000;
+const HANDLE: TcHandle = TcHandle::new(0, 0x7e5);
+
+/// How the egress program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EgressVia {
+    /// By a pinned TCX link.
+    Tcx,
+    /// As a filter of a clsact qdisc.
+    Clsact,
+}
+
+/// Attaches the program to interface `ifindex` of this `name`, replacing an earlier agent's in place.
+///
+/// # Errors
+///
+/// What was tried, if nothing worked.
+pub fn attach(
+    object: &mut Object,
+    pins: &Pins,
+    ifindex: u32,
+    name: &str,
+    how: WantedAttach,
+) -> Result<EgressVia, Vec<Attempt>> {
+    let mut tried = Vec::new();
+    if how != WantedAttach::Netlink {
+        match attach_tcx(object, pins, ifindex, name) {
+            Ok(()) => {
+                // An earlier agent may have used the other way.
+                remove_filter(ifindex, name);
+                return Ok(EgressVia::Tcx);
+            }
+            Err(error) => tried.push(Attempt { what: "egress by tcx".to_owned(), error }),
+        }
+    }
+    if how != WantedAttach::Link {
+        match attach_clsact(object, name) {
+            Ok(()) => {
+                if let Err(error) = unpin(&pins.tx_link(ifindex)) {
+                    tracing::warn!(%error, "cannot remove the earlier egress link");
+                }
+                return Ok(EgressVia::Clsact);
+            }
+            Err(error) => tried.push(Attempt { what: "egress by clsact".to_owned(), error }),
+        }
+    }
+    Err(tried)
+}
+
+fn attach_tcx(object: &mut Object, pins: &Pins, ifindex: u32, name: &str) -> Result<(), String> {
+    let path = pins.tx_link(ifindex);
+    if path.exists() {
+        match replace_tcx(object, &path) {
+            Ok(()) => return Ok(()),
+            // The interface that it was on is gone.
+            Err(error) => tracing::debug!(%error, "stale egress link"),
+        }
+        unpin(&path).map_err(|e| chain(&e))?;
+    }
+    let tx = object.tx().map_err(|e| chain(&e))?;
+    let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+    let id = tx.attach_with_options(name, TcAttachType::Egress, options).map_err(|e| chain(&e))?;
+    let link = tx.take_link(id).map_err(|e| chain(&e))?;
+    let link = FdLink::try_from(link).map_err(|e| chain(&e))?;
+    drop(link.pin(path).map_err(|e| chain(&e))?); // the pin keeps it attached
+    Ok(())
+}
+
+fn replace_tcx(object: &mut Object, path: &Path) -> Result<(), String> {
+    let link = PinnedLink::from_pin(path).map_err(|e| chain(&e))?;
+    let link = SchedClassifierLink::try_from(FdLink::from(link)).map_err(|e| chain(&e))?;
+    let tx = object.tx().map_err(|e| chain(&e))?;
+    let id = tx.attach_to_link(link).map_err(|e| chain(&e))?;
+    drop(tx.take_link(id).map_err(|e| chain(&e))?); // the pin keeps it attached
+    Ok(())
+}
+
+fn attach_clsact(object: &mut Object, name: &str) -> Result<(), String> {
+    // There may be one already; if it could not be made, the filter has no place, and that error counts.
+    let qdisc = tc::qdisc_add_clsact(name);
+    let tx = object.tx().map_err(|e| chain(&e))?;
+    let id = match filter(name) {
+        // Replaces the program of an existing filter, and fails if there is none.
+        Ok(link) => tx.attach_to_link(link).or_else(|_| attach_filter(tx, name)),
+        Err(e) => return Err(chain(&e)),
+    }
+    .map_err(|e| match &qdisc {
+        Ok(()) => chain(&e),
+        Err(qdisc) => format!("{} (making the clsact qdisc: {})", chain(&e), chain(qdisc)),
+    })?;
+    let link = tx.take_link(id).map_err(|e| chain(&e))?;
+    // Dropping it would remove the filter, which must outlive the agent.
+    std::mem::forget(link);
+    Ok(())
+}
+
+fn attach_filter(tx: &mut SchedClassifier, name: &str) -> Result<SchedClassifierLinkId, ProgramError> {
+    let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
+    tx.attach_with_options(name, TcAttachType::Egress, TcAttachOptions::Netlink(options))
+}
+
+fn filter(name: &str) -> io::Result<SchedClassifierLink> {
+    SchedClassifierLink::attached(name, TcAttachType::Egress, PRIORITY, HANDLE, None)
+}
+
+/// Removes the clsact filter if there is one, and then the qdisc if nobody else uses it.
+fn remove_filter(ifindex: u32, name: &str) {
+    if !filter(name).is_ok_and(|filter| filter.detach().is_ok()) {
+        return; // there is none
+    }
+    if let Err(error) = remove_unused_clsact(ifindex) {
+        tracing::warn!(link = name, %error, "cannot remove the clsact qdisc");
+    }
+}
+
+/// Detaches what this or an earlier agent has attached to the interface.
+///
+/// # Errors
+///
+/// If a pin cannot be removed.
+pub fn detach(pins: &Pins, ifindex: u32, name: Option<&str>) -> Result<(), DatapathError> {
+    unpin(&pins.tx_link(ifindex))?;
+    if let Some(name) = name {
+        remove_filter(ifindex, name);
+    }
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! Loading the programs.
+
+use std::{fs, path::Path};
+
+use aya::{
+    Ebpf, EbpfLoader, Pod,
+    maps::MapInfo,
+    programs::{SchedClassifier, Xdp},
+};
+use responder_common::{
+    egress::EgressOutcomes,
+    layout::{
+        EGRESS, EGRESS_PROGRAM, EVENT_LIMIT, EVENTS, EventLimit, FENCE, Fence, LINKS, Link, LinkKey, MAPS,
+        OUTCOMES, SLOTS, Slot, VIPS4, VIPS6, Vip4, Vip6, VipKey4, VipKey6, XDP_FRAGS_PROGRAM, XDP_PROGRAM,
+    },
+    outcome::Outcomes,
+};
+
+use super::{
+    DatapathError,
+    pins::{Pins, names},
+};
+
+pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/responder.o"));
+static OBJECT_WITH_LOG: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/responder-log.o"));
+
+/// How to load.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions {
+    /// Entries of each of the two VIP maps, if they have to be made.
+    pub capacity: u32,
+    /// With a log line for each frame looked at.
+    pub log: bool,
+}
+
+/// The loaded programs.
+#[derive(Debug)]
+pub struct Object {
+    ebpf: Ebpf,
+    xdp: &'static str,
+    /// Kernel ids of the two programs.
+    pub xdp_id: u32,
+    /// Kernel id of the egress program.
+    pub tx_id: u32,
+    /// Entries of each of the two VIP maps as they are.
+    pub capacity: u32,
+}
+
+impl Object {
+    /// Loads the programs. Maps that are pinned are used as they are, the others made and pinned.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses, or a pinned map has a shape that this program does not know.
+    pub fn load(pins: &Pins, options: LoadOptions) -> Result<Self, DatapathError> {
+        for (name, key, value) in shapes() {
+            check_shape(&pins.map(name), key, value)?;
+        }
+        let mut loader = EbpfLoader::new();
+        for name in MAPS {
+            loader.map_pin_path(name, pins.map(name));
+        }
+        loader.map_max_entries(VIPS4, options.capacity).map_max_entries(VIPS6, options.capacity);
+        let object = if options.log { OBJECT_WITH_LOG } else { OBJECT };
+        let mut ebpf = loader.load(object).map_err(DatapathError::Load)?;
+
+        // Multi-buffer programs need 5.18; elsewhere the plain one serves.
+        let xdp = match load_xdp(&mut ebpf, XDP_FRAGS_PROGRAM) {
+            Ok(()) => XDP_FRAGS_PROGRAM,
+            Err(frags) => {
+                tracing::debug!(error = %frags, "no multi-buffer XDP here");
+                load_xdp(&mut ebpf, XDP_PROGRAM)?;
+                XDP_PROGRAM
+            }
+        };
+        let refused = |source| DatapathError::Program { name: EGRESS_PROGRAM, source };
+        let tx: &mut SchedClassifier = program(&mut ebpf, EGRESS_PROGRAM)?;
+        tx.load().map_err(refused)?;
+        let tx_id = tx.info().map_err(refused)?.id();
+        tx.pin(pins.progs_dir().join(format!("tx-{tx_id}"))).map_err(pin_error(pins))?;
+
+        let program: &mut Xdp = program(&mut ebpf, xdp)?;
+        let xdp_id = program.info().map_err(|source| DatapathError::Program { name: xdp, source })?.id();
+        program.pin(pins.progs_dir().join(format!("xdp-{xdp_id}"))).map_err(pin_error(pins))?;
+        let capacity = MapInfo::from_pin(pins.map(VIPS4)).map_or(options.capacity, |i| i.max_entries());
+        Ok(Self { ebpf, xdp, xdp_id, tx_id, capacity })
+    }
+
+    /// The XDP program.
+    ///
+    /// # Errors
+    ///
+    /// Not after a successful load.
+    pub fn xdp(&mut self) -> Result<&mut Xdp, DatapathError> {
+        program(&mut self.ebpf, self.xdp)
+    }
+
+    /// The egress program.
+    ///
+    /// # Errors
+    ///
+    /// Not after a successful load.
+    pub fn tx(&mut self) -> Result<&mut SchedClassifier, DatapathError> {
+        program(&mut self.ebpf, EGRESS_PROGRAM)
+    }
+
+    /// The name of the XDP program that is used.
+    #[must_use]
+    pub fn xdp_name(&self) -> &'static str {
+        self.xdp
+    }
+
+    /// The object, for the reader of its log.
+    pub fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// Unpins the programs of earlier agents, once nothing runs them.
+    pub fn forget_others(&self, pins: &Pins) {
+        let ours = [format!("xdp-{}", self.xdp_id), format!("tx-{}", self.tx_id)];
+        for name in names(&pins.progs_dir()) {
+            if ours.contains(&name) {
+                continue;
+            }
+            if let Err(error) = fs::remove_file(pins.progs_dir().join(&name)) {
+                tracing::warn!(%name, %error, "cannot unpin an old program");
+            }
+        }
+    }
+}
+
+/// True if `id` is one of the programs that this or an earlier agent has pinned.
+#[must_use]
+pub fn is_ours(pins: &Pins, kind: &str, id: u32) -> bool {
+    pins.progs_dir().join(format!("{kind}-{id}")).exists()
+}
+
+fn pin_error(pins: &Pins) -> impl Fn(aya::pin::PinError) -> DatapathError {
+    let path = pins.progs_dir();
+    move |source| DatapathError::Pin { path: path.clone(), source }
+}
+
+fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, DatapathError>
+where
+    &'a mut T: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
+{
+    let found = ebpf.program_mut(name).ok_or(DatapathError::MapKind { name })?;
+    found.try_into().map_err(|source| DatapathError::Program { name, source })
+}
+
+fn load_xdp(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError> {
+    let xdp: &mut Xdp = program(ebpf, name)?;
+    xdp.load().map_err(|source| DatapathError::Program { name, source })
+}
+
+/// Sizes of key and value of every map; aya takes a pinned map without a look at it.
+fn shapes() -> [(&'static str, u32, u32); 9] {
+    const fn size<T>() -> u32 {
+        size_of::<T>() as u32
+    }
+    const fn map<K: Pod, V>(name: &'static str) -> (&'static str, u32, u32) {
+        (name, size::<K>(), size::<V>())
+    }
+    [
+        map::<VipKey4, Vip4>(VIPS4),
+        map::<VipKey6, Vip6>(VIPS6),
+        map::<u32, Slot>(SLOTS),
+        map::<u32, Fence>(FENCE),
+        map::<LinkKey, Link>(LINKS),
+        map::<u32, Outcomes>(OUTCOMES),
+        map::<u32, EgressOutcomes>(EGRESS),
+        (EVENTS, 0, 0),
+        map::<u32, EventLimit>(EVENT_LIMIT),
+    ]
+}
+
+fn check_shape(path: &Path, key: u32, value: u32) -> Result<(), DatapathError> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let info = MapInfo::from_pin(path).map_err(|source| DatapathError::Map { name: "pinned", source })?;
+    for (what, found, needed) in
+        [("a key size of", info.key_size(), key), ("a value size of", info.value_size(), value)]
+    {
+        if found != needed {
+            return Err(DatapathError::MapShape { path: path.to_owned(), what, found, needed });
+        }
+    }
+    Ok(())
+}

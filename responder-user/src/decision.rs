@@ -1,0 +1,14 @@
+//! What to do: pure functions and machines.
+//!
+//! Nothing in here does I/O, reads a clock, or depends on the order of a hash map: facts and the time go in,
+//! what is wanted comes out. Times are [`std::time::Duration`]s of CLOCK_BOOTTIME.
+//!
+//! * [`plan`]: configuration, links and ownership in; entries of the maps, multicast groups and refusals out.
+//! * [`change`]: from one plan to the next, in the order that is safe.
+//! * [`burst`]: when to announce what.
+//! * [`fence`]: how far the deadline may be extended.
+
+pub mod burst;
+pub mod change;
+pub mod fence;
+pub mod plan;

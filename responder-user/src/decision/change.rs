@@ -1,0 +1,176 @@
+//! From one plan to the next, in the order that is safe: what is lost is silenced before anything else
+//! happens, and what is gained is in the maps before it is announced.
+
+use std::collections::BTreeMap;
+
+use responder_common::{layout::STANDBY_SLOT, wire::Mac};
+
+use super::plan::{LinkPlan, Plan, VipAt};
+
+/// One step. Steps are taken in order; each is one map write or one call.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// Forget all announcements of this VIP.
+    StopAnnouncing(VipAt),
+    /// Write a link's entry.
+    SetLink(u32, LinkPlan),
+    /// Write a VIP's entry, keeping its counters.
+    SetVip(VipAt, u32),
+    /// Delete a VIP's entry.
+    RemoveVip(VipAt),
+    /// Delete a link's entry.
+    RemoveLink(u32),
+    /// Begin a burst.
+    Announce(VipAt),
+}
+
+/// What the maps hold, as far as it matters here.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Actual {
+    /// Entries of the links map; `None` where an earlier agent's entry has not been compared.
+    pub links: BTreeMap<u32, Option<LinkPlan>>,
+    /// Entries of the VIP maps with their slots.
+    pub vips: BTreeMap<VipAt, u32>,
+    /// What is being announced, with which hardware address.
+    pub announcing: BTreeMap<VipAt, Mac>,
+}
+
+/// The steps that lead from `actual` to `plan`. `attached` says of a link whether the program runs there.
+#[must_use]
+pub fn steps(actual: &Actual, plan: &Plan, attached: impl Fn(u32) -> bool) -> Vec<Step> {
+    let announce: BTreeMap<VipAt, Mac> = plan
+        .vips
+        .iter()
+        .filter(|(_, slot)| **slot != STANDBY_SLOT)
+        .filter_map(|(at, _)| {
+            let link = plan.links.get(&at.ifindex)?;
+            (link.running && attached(at.ifindex)).then_some((*at, link.mac))
+        })
+        .collect();
+
+    let mut steps = Vec::new();
+    let stop = actual.announcing.keys().filter(|at| !announce.contains_key(at));
+    steps.extend(stop.map(|at| Step::StopAnnouncing(*at)));
+    // Losses: owned entries that become standby. They come before deletions, which pass questions on to the
+    // host, and before everything that takes time.
+    let changed = |owned: bool| {
+        plan.vips
+            .iter()
+            .filter(move |(at, slot)| (**slot != STANDBY_SLOT) == owned && actual.vips.get(at) != Some(slot))
+            .map(|(at, slot)| Step::SetVip(*at, *slot))
+    };
+    steps.extend(changed(false));
+    for (index, link) in &plan.links {
+        if actual.links.get(index).and_then(Option::as_ref) != Some(link) {
+            steps.push(Step::SetLink(*index, link.clone()));
+        }
+    }
+    steps.extend(changed(true));
+    // Deletions last: the kernel may reuse a deleted entry's memory for the next insertion at once.
+    steps.extend(actual.vips.keys().filter(|at| !plan.vips.contains_key(at)).map(|at| Step::RemoveVip(*at)));
+    steps.extend(
+        actual.links.keys().filter(|index| !plan.links.contains_key(index)).map(|i| Step::RemoveLink(*i)),
+    );
+    let start = announce.iter().filter(|(at, mac)| actual.announcing.get(at) != Some(mac));
+    steps.extend(start.map(|(at, _)| Step::Announce(*at)));
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
+
+    fn vip(n: u8) -> VipAt {
+        VipAt { ifindex: 3, vlan: 0, ip: [192, 0, 2, n].into() }
+    }
+
+    fn plan(vips: &[(u8, u32)], mac: Mac, running: bool) -> Plan {
+        let link =
+            LinkPlan { name: "eth0".into(), mac, running, router: false, prefixes: Default::default() };
+        Plan {
+            links: [(3, link)].into(),
+            vips: vips.iter().map(|(n, slot)| (vip(*n), *slot)).collect(),
+            ..Plan::default()
+        }
+    }
+
+    /// What holds after the steps have been taken.
+    fn apply(actual: &mut Actual, plan: &Plan, steps: &[Step]) {
+        for step in steps {
+            match step.clone() {
+                Step::StopAnnouncing(at) => drop(actual.announcing.remove(&at)),
+                Step::SetLink(i, link) => drop(actual.links.insert(i, Some(link))),
+                Step::SetVip(at, slot) => drop(actual.vips.insert(at, slot)),
+                Step::RemoveVip(at) => drop(actual.vips.remove(&at)),
+                Step::RemoveLink(i) => drop(actual.links.remove(&i)),
+                Step::Announce(at) => drop(actual.announcing.insert(at, plan.links[&at.ifindex].mac)),
+            }
+        }
+    }
+
+    #[test]
+    fn gain_is_map_first_then_burst() {
+        let plan = plan(&[(1, 1)], MAC, true);
+        let Step::SetLink(3, _) = &steps(&Actual::default(), &plan, |_| true)[0] else {
+            panic!("the link comes first");
+        };
+        assert_eq!(
+            steps(&Actual::default(), &plan, |_| true)[1..],
+            [Step::SetVip(vip(1), 1), Step::Announce(vip(1))]
+        );
+    }
+
+    #[test]
+    fn loss_is_silence_first() {
+        let (old, new) = (plan(&[(1, 1), (2, 1)], MAC, true), plan(&[(1, 0), (3, 1)], MAC, true));
+        let mut actual = Actual::default();
+        let first = steps(&actual, &old, |_| true);
+        apply(&mut actual, &old, &first);
+        assert_eq!(
+            steps(&actual, &new, |_| true),
+            [
+                Step::StopAnnouncing(vip(1)),
+                Step::StopAnnouncing(vip(2)),
+                Step::SetVip(vip(1), 0),
+                Step::SetVip(vip(3), 1),
+                Step::RemoveVip(vip(2)),
+                Step::Announce(vip(3)),
+            ]
+        );
+    }
+
+    #[test]
+    fn nothing_to_do_is_no_steps() {
+        let plan = plan(&[(1, 1), (2, 0)], MAC, true);
+        let mut actual = Actual::default();
+        let first = steps(&actual, &plan, |_| true);
+        apply(&mut actual, &plan, &first);
+        assert_eq!(steps(&actual, &plan, |_| true), []);
+    }
+
+    #[test]
+    fn announced_anew_after_a_mac_change_and_when_the_carrier_returns() {
+        let mut actual = Actual::default();
+        let up = plan(&[(1, 1)], MAC, true);
+        let first = steps(&actual, &up, |_| true);
+        apply(&mut actual, &up, &first);
+        let moved = plan(&[(1, 1)], Mac::new([2, 0, 0, 0, 0, 2]), true);
+        let change = steps(&actual, &moved, |_| true);
+        assert_eq!(change.len(), 2);
+        assert_eq!(change[1], Step::Announce(vip(1)));
+        let down = plan(&[(1, 1)], MAC, false);
+        let change = steps(&actual, &down, |_| true);
+        assert_eq!(change[0], Step::StopAnnouncing(vip(1)));
+        apply(&mut actual, &down, &change);
+        assert_eq!(steps(&actual, &up, |_| true).last(), Some(&Step::Announce(vip(1))));
+    }
+
+    #[test]
+    fn nothing_is_announced_where_nothing_answers() {
+        let plan = plan(&[(1, 1)], MAC, true);
+        let steps = steps(&Actual::default(), &plan, |_| false);
+        assert!(!steps.contains(&Step::Announce(vip(1))), "{steps:?}");
+    }
+}

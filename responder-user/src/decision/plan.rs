@@ -1,0 +1,342 @@
+//! From configuration, links and ownership to what the maps should hold.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv6Addr},
+};
+
+use glob::Pattern;
+use responder_common::{
+    layout::{LINK_PREFIXES, Prefix4, STANDBY_SLOT},
+    wire::Mac,
+};
+
+use crate::{
+    config::StaticConfig,
+    net::link::{Link, NetState},
+};
+
+/// The slot of all VIPs that this host owns by its static file.
+pub const STATIC_SLOT: u32 = 1;
+
+/// A VIP on a link.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct VipAt {
+    /// The link's index.
+    pub ifindex: u32,
+    /// 802.1Q VLAN id in the frames, 0 for none.
+    pub vlan: u32,
+    /// The address.
+    pub ip: IpAddr,
+}
+
+/// What the programs must know of a link.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LinkPlan {
+    /// Its name.
+    pub name: String,
+    /// The hardware address that answers carry.
+    pub mac: Mac,
+    /// Up and with carrier: announcements can be sent.
+    pub running: bool,
+    /// Whether the host forwards IPv6 here.
+    pub router: bool,
+    /// The host's IPv4 addresses on it.
+    pub prefixes: [Prefix4; LINK_PREFIXES],
+}
+
+/// What should be.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// Links to attach to, by index.
+    pub links: BTreeMap<u32, LinkPlan>,
+    /// VIPs and their slots.
+    pub vips: BTreeMap<VipAt, u32>,
+    /// What is not announced, and why: the address (with the link, where it is about one) and the reason.
+    pub refused: BTreeMap<(IpAddr, String), String>,
+    /// Interfaces that are named but not there, or cannot be used, and why.
+    pub waiting: BTreeMap<String, String>,
+}
+
+impl Plan {
+    /// Plans for a static file. `router` says of an interface's name whether the host forwards IPv6 there.
+    #[must_use]
+    pub fn for_static(config: &StaticConfig, net: &NetState, router: impl Fn(&str) -> bool) -> Self {
+        let mut plan = Self::default();
+        for (spec, reason) in &config.refused {
+            plan.refused.insert((spec.ip, String::new()), format!("{reason} (line {})", spec.line));
+        }
+        let default = select(&config.interfaces, net, &mut plan.waiting);
+        let default = if config.interfaces.is_empty() {
+            if net.default_route_links.is_empty() {
+                plan.waiting.insert(
+                    "the default route's interface".to_owned(),
+                    "there is no default route; name one with `interfaces = [\"eth0\"]`".to_owned(),
+                );
+            }
+            net.default_route_links.clone()
+        } else {
+            default
+        };
+        for spec in &config.vips {
+            let own;
+            let links = if spec.interfaces.is_empty() {
+                &default
+            } else {
+                own = select(&spec.interfaces, net, &mut plan.waiting);
+                &own
+            };
+            for link in links.iter().filter_map(|index| net.links.get(index)) {
+                plan.add(spec.ip, if spec.standby { STANDBY_SLOT } else { STATIC_SLOT }, link);
+            }
+        }
+        // Attached even without a VIP, so that the first one is answered at once.
+        for link in default.iter().filter_map(|index| net.links.get(index)) {
+            plan.use_link(link);
+        }
+        for (index, link) in &mut plan.links {
+            if let Some(actual) = net.links.get(index) {
+                link.router = router(&actual.name);
+            }
+        }
+        plan
+    }
+
+    /// Multicast groups to join for solicitations to arrive: link and solicited-node address.
+    #[must_use]
+    pub fn groups(&self) -> BTreeSet<(u32, Ipv6Addr)> {
+        self.vips
+            .keys()
+            .filter_map(|at| match at.ip {
+                IpAddr::V6(ip) => Some((at.ifindex, solicited_node(ip))),
+                IpAddr::V4(_) => None,
+            })
+            .collect()
+    }
+
+    fn add(&mut self, ip: IpAddr, slot: u32, link: &Link) {
+        if let Some(reason) = refused_on(ip, link) {
+            self.refused.insert((ip, link.name.clone()), reason);
+            return;
+        }
+        if self.use_link(link) {
+            self.vips.insert(VipAt { ifindex: link.index, vlan: 0, ip }, slot);
+        }
+    }
+
+    fn use_link(&mut self, link: &Link) -> bool {
+        let unusable = if link.loopback {
+            Some("is the loopback interface, on which nobody asks")
+        } else if !link.ethernet {
+            Some("is no Ethernet interface, so there is neither ARP nor a hardware address")
+        } else {
+            None
+        };
+        if let Some(reason) = unusable {
+            self.waiting.insert(link.name.clone(), reason.to_owned());
+            return false;
+        }
+        self.links.entry(link.index).or_insert_with(|| LinkPlan {
+            name: link.name.clone(),
+            mac: link.mac,
+            running: link.admin_up && link.carrier,
+            router: false,
+            prefixes: prefixes(link),
+        });
+        true
+    }
+}
+
+/// The links that match any of `patterns`. What names one link that does not exist goes to `waiting`.
+fn select(patterns: &[Pattern], net: &NetState, waiting: &mut BTreeMap<String, String>) -> BTreeSet<u32> {
+    let mut selected = BTreeSet::new();
+    for pattern in patterns {
+        let plain = Pattern::escape(pattern.as_str()) == pattern.as_str();
+        let mut found = false;
+        for link in net.links.values().filter(|l| pattern.matches(&l.name)) {
+            found = true;
+            // A pattern like "*" does not mean the loopback interface.
+            if plain || (link.ethernet && !link.loopback) {
+                selected.insert(link.index);
+            }
+        }
+        if !found {
+            let reason = if plain { "there is no such interface yet" } else { "no interface matches yet" };
+            waiting.insert(pattern.as_str().to_owned(), reason.to_owned());
+        }
+    }
+    selected
+}
+
+/// Why an address cannot be announced on one link.
+fn refused_on(ip: IpAddr, link: &Link) -> Option<String> {
+    for prefix in &link.addrs {
+        if prefix.ip == ip {
+            return Some(format!(
+                "is an address of {} itself, so the kernel answers for it; remove it there (`ip addr del \
+                 {ip}/{} dev {}`) or put it on lo",
+                link.name, prefix.len, link.name
+            ));
+        }
+        if let (IpAddr::V4(vip), IpAddr::V4(own)) = (ip, prefix.ip) {
+            let mask = mask(prefix.len);
+            let (vip, own) = (vip.to_bits(), own.to_bits());
+            if prefix.len < 31 && (vip ^ own) & mask == 0 && (vip | mask == u32::MAX || vip & !mask == 0) {
+                return Some(format!(
+                    "is the network or broadcast address of {}/{} on {}",
+                    prefix.ip, prefix.len, link.name
+                ));
+            }
+        }
+    }
+    None
+}
+
+fn mask(len: u8) -> u32 {
+    u32::MAX.checked_shl(32 - u32::from(len.min(32))).unwrap_or(0)
+}
+
+fn prefixes(link: &Link) -> [Prefix4; LINK_PREFIXES] {
+    let mut prefixes = [Prefix4::default(); LINK_PREFIXES];
+    let own = link.addrs.iter().filter_map(|p| match p.ip {
+        IpAddr::V4(ip) => Some(Prefix4 { addr: ip.octets(), mask: mask(p.len).to_be_bytes() }),
+        IpAddr::V6(_) => None,
+    });
+    for (to, from) in prefixes.iter_mut().zip(own) {
+        *to = from;
+    }
+    prefixes
+}
+
+/// ff02::1:ffXX:XXXX (RFC 4291 section 2.7.1).
+fn solicited_node(ip: Ipv6Addr) -> Ipv6Addr {
+    let [.., g, h] = ip.segments();
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | (g & 0xff), h)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::VipSpec,
+        net::link::{Prefix, Scope},
+    };
+
+    fn link(index: u32, name: &str, addrs: &[(&str, u8)]) -> Link {
+        let prefix = |(ip, len): &(&str, u8)| Prefix {
+            ip: ip.parse().unwrap(),
+            len: *len,
+            primary: true,
+            permanent: true,
+            tentative: false,
+            scope: Scope::Global,
+        };
+        Link {
+            index,
+            name: name.to_owned(),
+            mac: Mac::new([2, 0, 0, 0, 0, index as u8]),
+            mtu: 1500,
+            admin_up: true,
+            carrier: true,
+            kind: None,
+            master: None,
+            parent: None,
+            addrs: addrs.iter().map(prefix).collect(),
+            xdp: None,
+            loopback: name == "lo",
+            ethernet: name != "lo" && !name.starts_with("tun"),
+        }
+    }
+
+    fn net() -> NetState {
+        let links = [
+            link(1, "lo", &[("127.0.0.1", 8)]),
+            link(2, "eth0", &[("192.0.2.1", 24), ("2001:db8::1", 64)]),
+            link(3, "eth1", &[("198.51.100.1", 31)]),
+            link(4, "tun0", &[]),
+        ];
+        NetState {
+            links: links.into_iter().map(|l| (l.index, l)).collect(),
+            default_route_links: [2].into(),
+            overruns: 0,
+        }
+    }
+
+    fn patterns(names: &[&str]) -> Vec<Pattern> {
+        names.iter().map(|n| Pattern::new(n).unwrap()).collect()
+    }
+
+    fn plan(interfaces: &[&str], vips: &[(&str, &[&str])]) -> Plan {
+        let spec = |(ip, on): &(&str, &[&str])| VipSpec {
+            ip: ip.parse().unwrap(),
+            interfaces: patterns(on),
+            standby: false,
+            line: 1,
+        };
+        let config = StaticConfig {
+            interfaces: patterns(interfaces),
+            vips: vips.iter().map(spec).collect(),
+            refused: Vec::new(),
+        };
+        Plan::for_static(&config, &net(), |name| name == "eth1")
+    }
+
+    fn places(plan: &Plan) -> Vec<(u32, String)> {
+        plan.vips.keys().map(|at| (at.ifindex, at.ip.to_string())).collect()
+    }
+
+    #[test]
+    fn where_addresses_go() {
+        let vip: (&str, &[&str]) = ("192.0.2.10", &[]);
+        assert_eq!(places(&plan(&[], &[vip])), [(2, "192.0.2.10".into())], "the default route's interface");
+        assert_eq!(places(&plan(&["eth1"], &[vip])), [(3, "192.0.2.10".into())]);
+        assert_eq!(places(&plan(&["eth*"], &[vip])).len(), 2);
+        assert_eq!(places(&plan(&["*"], &[vip])).len(), 2, "a pattern does not mean lo or a tunnel");
+        let own: (&str, &[&str]) = ("192.0.2.10", &["eth1"]);
+        let plan = plan(&["eth0"], &[own]);
+        assert_eq!(places(&plan), [(3, "192.0.2.10".into())]);
+        assert_eq!(plan.links.keys().copied().collect::<Vec<_>>(), [2, 3], "both are attached to");
+        assert!(!plan.links[&2].router && plan.links[&3].router);
+    }
+
+    #[test]
+    fn what_is_waited_for_and_what_cannot_be_used() {
+        let plan = plan(&["eth7", "bond*", "lo", "tun0"], &[("192.0.2.10", &[])]);
+        assert!(plan.links.is_empty() && plan.vips.is_empty());
+        let names: Vec<_> = plan.waiting.keys().map(String::as_str).collect();
+        assert_eq!(names, ["bond*", "eth7", "lo", "tun0"]);
+        assert!(plan.waiting["lo"].contains("loopback"));
+        assert!(plan.waiting["tun0"].contains("no Ethernet"));
+    }
+
+    #[test]
+    fn what_a_link_refuses() {
+        let vips: [(&str, &[&str]); 7] = [
+            ("192.0.2.1", &[]),
+            ("192.0.2.255", &[]),
+            ("192.0.2.0", &[]),
+            ("2001:db8::1", &[]),
+            ("198.51.100.0", &["eth1"]), // a /31 has neither network nor broadcast address
+            ("192.0.2.254", &[]),
+            ("203.0.113.255", &[]),
+        ];
+        let plan = plan(&["eth0"], &vips);
+        let refused: Vec<_> = plan.refused.keys().map(|(ip, link)| format!("{ip} {link}")).collect();
+        assert_eq!(refused, ["192.0.2.0 eth0", "192.0.2.1 eth0", "192.0.2.255 eth0", "2001:db8::1 eth0"]);
+        assert!(plan.refused[&("192.0.2.1".parse().unwrap(), "eth0".into())].contains("put it on lo"));
+        assert_eq!(plan.vips.len(), 3);
+    }
+
+    #[test]
+    fn groups_of_all_ipv6_addresses() {
+        let vips: [(&str, &[&str]); 3] =
+            [("2001:db8::12:3456", &[]), ("2001:db8:1::12:3456", &[]), ("192.0.2.10", &[])];
+        let groups: Vec<_> = plan(&["eth0"], &vips).groups().into_iter().collect();
+        assert_eq!(groups, [(2, "ff02::1:ff12:3456".parse().unwrap())]);
+    }
+
+    #[test]
+    fn netmasks() {
+        assert_eq!([mask(0), mask(24), mask(31), mask(32)], [0, 0xffff_ff00, 0xffff_fffe, u32::MAX]);
+    }
+}

@@ -1,0 +1,53 @@
+//! `responder detach`: removing every trace.
+
+use std::{path::Path, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    control,
+    datapath::{
+        egress,
+        pins::{Pins, names},
+        xdp,
+    },
+};
+
+/// Detaches all programs and removes all pins below `bpffs`, and the control socket.
+///
+/// # Errors
+///
+/// If an agent runs there, or the kernel refuses.
+pub fn run(bpffs: &Path, run_dir: &Path) -> Result<ExitCode> {
+    let Some(pins) = Pins::existing(bpffs)? else {
+        eprintln!("nothing is pinned at {}", bpffs.display());
+        return Ok(ExitCode::SUCCESS);
+    };
+    let lock = pins.try_lock()?;
+    let interfaces = nix::net::if_::if_nameindex().context("cannot list the interfaces")?;
+    let mut detached = 0;
+    for interface in &interfaces {
+        let index = interface.index();
+        let name = interface.name().to_string_lossy();
+        let linked = pins.xdp_link(index).exists() || pins.tx_link(index).exists();
+        let running =
+            xdp::query(index)?.is_some_and(|x| crate::datapath::object::is_ours(&pins, "xdp", x.prog_id));
+        if linked || running {
+            xdp::detach(&pins, index)?;
+            egress::detach(&pins, index, Some(&name))?;
+            eprintln!("detached from {name}");
+            detached += 1;
+        }
+    }
+    pins.remove()?;
+    drop(lock);
+    let socket = control::socket_path(run_dir);
+    if socket.exists() {
+        std::fs::remove_file(&socket).with_context(|| format!("cannot remove {}", socket.display()))?;
+    }
+    if names(run_dir).is_empty() && run_dir.is_dir() {
+        std::fs::remove_dir(run_dir).with_context(|| format!("cannot remove {}", run_dir.display()))?;
+    }
+    eprintln!("removed {} ({detached} interfaces)", bpffs.display());
+    Ok(ExitCode::SUCCESS)
+}

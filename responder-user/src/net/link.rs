@@ -1,0 +1,182 @@
+//! What there is to know about the links of a network namespace.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
+
+use responder_common::wire::Mac;
+
+/// The links of a network namespace at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetState {
+    /// By interface index.
+    pub links: BTreeMap<u32, Link>,
+    /// Interfaces with a unicast default route, of either family, in the main table, that are up.
+    ///
+    /// Routes through nexthop objects are seen only while `net.ipv4.nexthop_compat_mode` is 1, its default.
+    pub default_route_links: BTreeSet<u32>,
+    /// How often events were lost because the kernel's queue ran over, and all was read anew.
+    pub overruns: u64,
+}
+
+impl NetState {
+    /// The link with this name.
+    #[must_use]
+    pub fn by_name(&self, name: &str) -> Option<&Link> {
+        self.links.values().find(|link| link.name == name)
+    }
+}
+
+impl NetState {
+    /// Why a program on `link` cannot tell VLANs apart: the NIC takes the tags off (`rx_vlan_offload`), and there
+    /// are VLANs on it. A question that came on a VLAN would be answered for an address of the link itself.
+    #[must_use]
+    pub fn vlan_obstacle(&self, link: &Link, rx_vlan_offload: Option<bool>) -> Option<String> {
+        if rx_vlan_offload != Some(true) {
+            return None;
+        }
+        let on_it = |l: &&Link| l.parent == Some(link.index) && l.kind.as_deref() == Some("vlan");
+        let vlans: Vec<_> = self.links.values().filter(on_it).map(|l| l.name.as_str()).collect();
+        let (name, list) = (&link.name, vlans.join(", "));
+        (!vlans.is_empty()).then(|| {
+            format!(
+                "the NIC takes VLAN tags off before a program sees them, and {list} is on {name}: a question from \
+                 there would be answered for {name}. Turn that off: ethtool -K {name} rxvlan off"
+            )
+        })
+    }
+}
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Interface index; never used twice while the kernel runs, unless somebody asks for a certain one.
+    pub index: u32,
+    /// Name, at most 15 bytes.
+    pub name: String,
+    /// Hardware address; zero where the link has none of six bytes.
+    pub mac: Mac,
+    /// Largest payload in bytes.
+    pub mtu: u32,
+    /// Set up by the administrator (`IFF_UP`).
+    pub admin_up: bool,
+    /// The layer below can carry frames (`IFF_LOWER_UP`); false while the link is administratively down.
+    pub carrier: bool,
+    /// `veth`, `bridge`, `vlan`, `bond`, …; `None` for a device of hardware.
+    pub kind: Option<String>,
+    /// Index of the bridge, bond or VRF that this link belongs to.
+    pub master: Option<u32>,
+    /// Index of the link below (VLAN, macvlan) or at the other end (veth), if it is in the same namespace.
+    pub parent: Option<u32>,
+    /// Addresses; of each family the primary ones first, else in the kernel's order.
+    pub addrs: Vec<Prefix>,
+    /// The XDP program as the kernel last reported it with the link. Attaching by `bpf_link` causes no report:
+    /// [`super::xdp::query`] asks.
+    pub xdp: Option<XdpOnLink>,
+    /// The loopback device.
+    pub loopback: bool,
+    /// Frames on it are Ethernet frames.
+    pub ethernet: bool,
+}
+
+/// An address of a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// The link's own address, not its peer's.
+    pub ip: IpAddr,
+    /// Bits of the prefix.
+    pub len: u8,
+    /// Not a secondary IPv4 address and not a temporary IPv6 one.
+    pub primary: bool,
+    /// Set by an administrator or agent for good, not leased (DHCP) or learnt from a router.
+    pub permanent: bool,
+    /// IPv6: Duplicate Address Detection has not ended yet, or has failed.
+    pub tentative: bool,
+    /// How far the address is valid.
+    pub scope: Scope,
+}
+
+/// How far an address is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everywhere, as far as the kernel knows.
+    Global,
+    /// On the link.
+    Link,
+    /// In the host.
+    Host,
+    /// Another value of the kernel's table (`/etc/iproute2/rt_scopes`), 200 being the deprecated IPv6 site scope.
+    Other(u8),
+}
+
+/// An XDP program on a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct XdpOnLink {
+    /// Where it runs.
+    pub mode: XdpMode,
+    /// Kernel's id of the program; where several are attached, of the one that sees frames first.
+    pub prog_id: u32,
+}
+
+/// Where an XDP program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver.
+    Native,
+    /// In the network stack.
+    Generic,
+    /// On the NIC.
+    Hardware,
+    /// In more than one of these places.
+    Multi,
+}
+
+impl fmt::Display for XdpMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Hardware => "hardware",
+            Self::Multi => "multi",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, name: &str, kind: Option<&str>, parent: Option<u32>) -> Link {
+        Link {
+            index,
+            name: name.to_owned(),
+            mac: Mac::ZERO,
+            mtu: 1500,
+            admin_up: true,
+            carrier: true,
+            kind: kind.map(str::to_owned),
+            master: None,
+            parent,
+            addrs: Vec::new(),
+            xdp: None,
+            loopback: false,
+            ethernet: true,
+        }
+    }
+
+    #[test]
+    fn stripped_tags_are_an_obstacle_only_where_there_are_vlans() {
+        let eth0 = link(2, "eth0", None, None);
+        let mut net = NetState::default();
+        net.links.insert(2, eth0.clone());
+        net.links.insert(3, link(3, "macvlan0", Some("macvlan"), Some(2)));
+        assert_eq!(net.vlan_obstacle(&eth0, Some(true)), None);
+        net.links.insert(4, link(4, "eth0.100", Some("vlan"), Some(2)));
+        let reason = net.vlan_obstacle(&eth0, Some(true)).unwrap();
+        assert!(reason.contains("eth0.100") && reason.contains("ethtool -K eth0 rxvlan off"), "{reason}");
+        assert_eq!(net.vlan_obstacle(&eth0, Some(false)), None);
+        assert_eq!(net.vlan_obstacle(&eth0, None), None);
+    }
+}

@@ -1,0 +1,232 @@
+//! `responder status`: what is answered, by whom, until when.
+//!
+//! The maps are read from their pins, so it works without an agent; what only the agent knows is asked of it.
+
+mod render;
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write as _},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Result;
+use responder_common::{
+    egress::EgressOutcome,
+    layout::{STANDBY_SLOT, VIPS4},
+    outcome::Outcome,
+};
+use serde::Serialize;
+
+use crate::{
+    control::{self, AgentStatus},
+    datapath::{maps::Maps, pins::Pins, xdp},
+    net::boot,
+};
+
+/// Everything there is to say.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The pin directory.
+    pub bpffs: PathBuf,
+    /// What the agent says; `None` if none answers.
+    pub agent: Option<AgentStatus>,
+    /// Deadline and suppression.
+    pub fence: FenceStatus,
+    /// Links as the maps have them.
+    pub links: Vec<PinnedLinkStatus>,
+    /// Addresses as the maps have them.
+    pub vips: Vec<VipStatus>,
+    /// Frames received, by outcome; those that never occurred are left out.
+    pub received: BTreeMap<&'static str, u64>,
+    /// Frames sent in the name of VIPs, by outcome; those that never occurred are left out.
+    pub sent: BTreeMap<&'static str, u64>,
+    /// Conflict events left out because there were too many.
+    pub events_limited: u64,
+    /// Conflict events lost because nobody read them.
+    pub events_lost: u64,
+}
+
+/// The fence, relative to now.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct FenceStatus {
+    /// Until nothing is answered any more, in ms; negative: since when.
+    pub deadline_left_ms: i64,
+    /// Until nothing is suppressed any more, in ms; negative: since when.
+    pub suppress_left_ms: i64,
+    /// Since the agent last wrote it, in ms.
+    pub heartbeat_age_ms: i64,
+}
+
+/// A link in the maps.
+#[derive(Clone, Debug, Serialize)]
+pub struct PinnedLinkStatus {
+    /// Its index.
+    pub ifindex: u32,
+    /// Its name; "if3" for index 3 if it is gone.
+    pub name: String,
+    /// The hardware address that answers carry.
+    pub mac: String,
+    /// "native", "generic", …; `None` if no XDP program is attached.
+    pub mode: Option<String>,
+    /// Kernel id of the attached program.
+    pub prog_id: Option<u32>,
+    /// Whether a TCX link of the egress program is pinned.
+    pub tcx: bool,
+}
+
+/// What becomes of questions for an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VipState {
+    /// Answered.
+    Answering,
+    /// Not owned here: dropped.
+    Standby,
+    /// Owned, but the deadline has passed: dropped.
+    Expired,
+    /// Passed to the host, because no agent has been heard for so long.
+    Abandoned,
+    /// The program is not attached to this link: nothing is answered and nothing dropped.
+    Detached,
+}
+
+/// An address in the maps.
+#[derive(Clone, Debug, Serialize)]
+pub struct VipStatus {
+    /// The address.
+    pub vip: IpAddr,
+    /// Its link.
+    pub link: String,
+    /// VLAN id, 0 for none.
+    pub vlan: u32,
+    /// What becomes of questions for it.
+    pub state: VipState,
+    /// Its slot.
+    pub slot: u32,
+    /// Since when the slot is as it is, in ms.
+    pub slot_age_ms: u64,
+    /// Questions answered.
+    pub answered: u64,
+    /// Questions dropped because it was not owned, or not any more.
+    pub suppressed: u64,
+    /// Claims by other stations.
+    pub conflicts: u64,
+    /// Since the last announcement, in ms; only an agent knows.
+    pub announced_age_ms: Option<u64>,
+}
+
+/// Prints the status.
+///
+/// # Errors
+///
+/// If the pins hold another layout or cannot be read.
+pub async fn run(bpffs: &Path, run_dir: &Path, json: bool) -> Result<ExitCode> {
+    let pins = Pins::existing(bpffs)?.filter(|pins| pins.map(VIPS4).exists());
+    let Some(pins) = pins else {
+        writeln!(
+            io::stderr(),
+            "responder: nothing is pinned at {}: no agent has run here, or it was detached; start one with \
+             `responder run`, or name its --bpffs",
+            bpffs.display()
+        )?;
+        return Ok(ExitCode::from(5));
+    };
+    let agent = control::ask_status(run_dir).await?;
+    let status = collect(&pins, agent)?;
+    let mut out = io::stdout().lock();
+    let printed = if json {
+        serde_json::to_writer_pretty(&mut out, &status).map_err(io::Error::from).and_then(|()| writeln!(out))
+    } else {
+        render::text(&mut out, &status)
+    };
+    match printed {
+        // Whoever read the output has had enough.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
+        other => other?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn collect(pins: &Pins, agent: Option<AgentStatus>) -> Result<Status> {
+    let maps = Maps::open(pins)?;
+    let now = boot::now_ns();
+    let fence = maps.fence();
+    let until = |at: u64| ms(at) - ms(now);
+    let mut links = Vec::new();
+    for (key, link) in maps.links() {
+        let running = xdp::query(key.ifindex)?;
+        links.push(PinnedLinkStatus {
+            ifindex: key.ifindex,
+            name: interface_name(key.ifindex),
+            mac: link.mac().to_string(),
+            mode: running.map(|x| x.mode.to_string()),
+            prog_id: running.map(|x| x.prog_id),
+            tcx: pins.tx_link(key.ifindex).exists(),
+        });
+    }
+    links.sort_by(|a, b| a.name.cmp(&b.name));
+    let announced: BTreeMap<(IpAddr, &str), u64> = agent
+        .iter()
+        .flat_map(|a| a.announced.iter().map(|(ip, link, age)| ((*ip, link.as_str()), *age)))
+        .collect();
+    let mut vips: Vec<_> = maps
+        .vips()
+        .map(|entry| {
+            let (owned, since) = maps.slot(entry.slot).unwrap_or_default();
+            let owned = owned && entry.slot != STANDBY_SLOT;
+            let link = links.iter().find(|l| l.ifindex == entry.at.ifindex);
+            let name = link.map_or_else(|| interface_name(entry.at.ifindex), |l| l.name.clone());
+            let state = match (link.is_some_and(|l| l.mode.is_some()), owned) {
+                (false, _) => VipState::Detached,
+                _ if now >= fence.suppress_until_ns => VipState::Abandoned,
+                (true, false) => VipState::Standby,
+                (true, true) if now < fence.deadline_ns => VipState::Answering,
+                (true, true) => VipState::Expired,
+            };
+            VipStatus {
+                vip: entry.at.ip,
+                vlan: entry.at.vlan,
+                state,
+                slot: entry.slot,
+                slot_age_ms: (now.saturating_sub(since.as_nanos() as u64)) / 1_000_000,
+                answered: entry.stats.answered,
+                suppressed: entry.stats.suppressed,
+                conflicts: entry.stats.conflicts,
+                announced_age_ms: announced.get(&(entry.at.ip, name.as_str())).copied(),
+                link: name,
+            }
+        })
+        .collect();
+    vips.sort_by(|a, b| (a.vip, &a.link, a.vlan).cmp(&(b.vip, &b.link, b.vlan)));
+    let (outcomes, egress, (events_limited, events_lost)) =
+        (maps.outcomes()?, maps.egress()?, maps.events_missed()?);
+    let received = Outcome::ALL.iter().map(|o| (o.name(), outcomes.get(*o)));
+    let sent = EgressOutcome::ALL.iter().map(|o| (o.name(), egress.get(*o)));
+    Ok(Status {
+        bpffs: pins.root().to_owned(),
+        agent,
+        fence: FenceStatus {
+            deadline_left_ms: until(fence.deadline_ns),
+            suppress_left_ms: until(fence.suppress_until_ns),
+            heartbeat_age_ms: -until(fence.heartbeat_ns),
+        },
+        links,
+        vips,
+        received: received.filter(|(_, n)| *n > 0).collect(),
+        sent: sent.filter(|(_, n)| *n > 0).collect(),
+        events_limited,
+        events_lost,
+    })
+}
+
+fn interface_name(ifindex: u32) -> String {
+    nix::net::if_::if_indextoname(ifindex)
+        .map_or_else(|_gone| format!("if{ifindex}"), |name| name.to_string_lossy().into_owned())
+}
+
+fn ms(ns: u64) -> i64 {
+    i64::try_from(ns / 1_000_000).unwrap_or(i64::MAX)
+}

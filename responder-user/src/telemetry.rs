@@ -1,0 +1,39 @@
+//! The log: on standard error, at the level of `RESPONDER_LOG` (default `info`).
+//!
+//! An ownership change is INFO, what somebody should look at WARN, what stops something ERROR; nothing is
+//! logged for a packet above TRACE.
+
+use std::io::{IsTerminal as _, stderr};
+
+use clap::ValueEnum;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{EnvFilter, fmt};
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts logging.
+pub fn init(format: LogFormat, ebpf_log: bool) {
+    let default = if ebpf_log { LevelFilter::DEBUG } else { LevelFilter::INFO };
+    let filter = EnvFilter::builder()
+        .with_env_var("RESPONDER_LOG")
+        .with_default_directive(default.into())
+        .from_env_lossy();
+    let builder = fmt().with_env_filter(filter).with_writer(stderr);
+    match format {
+        LogFormat::Text => builder.with_ansi(stderr().is_terminal() && !no_color()).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}
+
+/// Whether the user wants no colours (<https://no-color.org>).
+#[must_use]
+pub fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
+}

@@ -1,0 +1,207 @@
+//! What must not outlive this process, and its removal on return, panic, SIGINT, SIGTERM and SIGHUP.
+//!
+//! A process killed by SIGKILL leaves namespaces behind (its children die with it); the next process that builds
+//! a lab removes them, because their names carry the pid of the dead.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Mutex, MutexGuard, Once, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
+    low_level::emulate_default_handler,
+};
+
+/// What names of ours begin with, in `/run/netns`, on bpffs and in temporary directories.
+pub(crate) const PREFIX: &str = "rsp-";
+/// A file in a lab's directory that says: leave this one alone.
+pub(crate) const KEPT: &str = "kept";
+
+struct Registry {
+    processes: BTreeSet<i32>,
+    namespaces: BTreeSet<String>,
+    dirs: BTreeSet<PathBuf>,
+}
+
+static REGISTRY: Mutex<Registry> =
+    Mutex::new(Registry { processes: BTreeSet::new(), namespaces: BTreeSet::new(), dirs: BTreeSet::new() });
+
+fn registry() -> MutexGuard<'static, Registry> {
+    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn add_process(pid: i32) {
+    registry().processes.insert(pid);
+}
+
+pub(crate) fn forget_process(pid: i32) {
+    registry().processes.remove(&pid);
+}
+
+pub(crate) fn add_namespace(name: &str) {
+    registry().namespaces.insert(name.to_owned());
+}
+
+pub(crate) fn remove_namespace(name: &str) {
+    registry().namespaces.remove(name);
+    if !stays() {
+        delete_namespace(name);
+    }
+}
+
+pub(crate) fn add_dir(dir: &Path) {
+    registry().dirs.insert(dir.to_owned());
+}
+
+pub(crate) fn remove_dir(dir: &Path) {
+    registry().dirs.remove(dir);
+    if !stays() {
+        delete_dir(dir);
+    }
+}
+
+/// Set when everything is to stay in place after this process ends.
+static STAY: AtomicBool = AtomicBool::new(false);
+
+/// From now on nothing of this process's labs is removed.
+pub(crate) fn stay() {
+    STAY.store(true, Ordering::Relaxed);
+}
+
+pub(crate) fn stays() -> bool {
+    STAY.load(Ordering::Relaxed)
+}
+
+/// Removes everything registered. True if there was nothing.
+fn remove_all() -> bool {
+    if stays() {
+        return true;
+    }
+    let (processes, namespaces, dirs) = {
+        let mut r = registry();
+        (std::mem::take(&mut r.processes), std::mem::take(&mut r.namespaces), std::mem::take(&mut r.dirs))
+    };
+    for pid in &processes {
+        kill(Pid::from_raw(*pid), Signal::SIGKILL).ok();
+    }
+    namespaces.iter().for_each(|ns| delete_namespace(ns));
+    dirs.iter().for_each(|dir| delete_dir(dir));
+    processes.is_empty() && namespaces.is_empty() && dirs.is_empty()
+}
+
+fn delete_namespace(name: &str) {
+    // Nothing to be done about a failure: another process's `cleanup_stale` may have been faster.
+    Command::new("ip").args(["netns", "del", name]).output().ok();
+}
+
+fn delete_dir(dir: &Path) {
+    fs::remove_dir_all(dir).ok();
+}
+
+/// Once per process: removes what dead processes left, and makes signals remove what this one creates.
+pub(crate) fn install() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        cleanup_stale();
+        let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP]) else {
+            return;
+        };
+        thread::spawn(move || {
+            for signal in signals.forever() {
+                eprintln!("signal {signal}: cleaning up");
+                // Again for what the other threads made meanwhile.
+                while !remove_all() {}
+                emulate_default_handler(signal).ok();
+            }
+        });
+    });
+}
+
+/// Removes the namespaces, processes in them, and directories of labs whose process is dead, except kept ones.
+///
+/// Returns the names of what it removed.
+pub fn cleanup_stale() -> Vec<String> {
+    remove_labs(false)
+}
+
+/// Removes labs that were kept after their process ended ([`crate::Lab::keep`]).
+///
+/// Returns the names of what it removed.
+pub fn cleanup_kept() -> Vec<String> {
+    remove_labs(true)
+}
+
+/// Removes labs of dead processes, or those that were kept.
+fn remove_labs(kept: bool) -> Vec<String> {
+    let mut removed = Vec::new();
+    let selected = |name: &str| {
+        lab_of(name).is_some_and(|(lab, pid)| match lab_dir(lab).join(KEPT).exists() {
+            true => kept,
+            false => !kept && !Path::new(&format!("/proc/{pid}")).exists(),
+        })
+    };
+    for name in names_in(Path::new("/run/netns")).filter(|n| selected(n)) {
+        let pids = Command::new("ip").args(["netns", "pids", &name]).output();
+        for pid in pids.iter().flat_map(|o| o.stdout.split(|b| *b == b'\n')) {
+            if let Some(pid) = std::str::from_utf8(pid).ok().and_then(|s| s.trim().parse().ok()) {
+                kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+            }
+        }
+        delete_namespace(&name);
+        removed.push(name);
+    }
+    // The labs' own directories last: they hold the marks of the kept ones.
+    for parent in [PathBuf::from(crate::BPFFS), std::env::temp_dir()] {
+        for name in names_in(&parent).filter(|n| selected(n)) {
+            delete_dir(&parent.join(&name));
+            removed.push(name);
+        }
+    }
+    removed
+}
+
+/// Where a lab named `rsp-<pid>-<n>` keeps its files.
+pub(crate) fn lab_dir(lab: &str) -> PathBuf {
+    std::env::temp_dir().join(lab)
+}
+
+fn names_in(dir: &Path) -> impl Iterator<Item = String> {
+    fs::read_dir(dir).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+}
+
+/// The lab's name and its process's pid, from `rsp-<pid>-<n>` or `rsp-<pid>-<n>-<role>`.
+fn lab_of(name: &str) -> Option<(&str, u32)> {
+    let rest = name.strip_prefix(PREFIX)?;
+    let (pid, rest) = rest.split_once('-')?;
+    let n = rest.split('-').next()?;
+    n.parse::<u32>().ok()?;
+    let len = PREFIX.len() + pid.len() + 1 + n.len();
+    Some((name.get(..len)?, pid.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_lab_and_pid() {
+        assert_eq!(lab_of("rsp-77-0-switch"), Some(("rsp-77-0", 77)));
+        assert_eq!(lab_of("rsp-77-12"), Some(("rsp-77-12", 77)));
+        for other in ["rsp-x-0-a", "rsp-77", "rsp-77-a", "responder", "mine-77-0"] {
+            assert_eq!(lab_of(other), None, "{other}");
+        }
+    }
+}

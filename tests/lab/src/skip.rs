@@ -1,0 +1,39 @@
+//! Tests that this machine cannot run.
+
+use std::{env, fs::OpenOptions, io::Write as _};
+
+/// Says that `test` is skipped and why: on stdout, and as a line in the file `$RESPONDER_SKIP_LOG`, from which the
+/// total is made.
+///
+/// # Panics
+///
+/// If that file cannot be written: a skip that nobody hears of would be a silent pass.
+pub fn skip(test: &str, reason: &str) {
+    println!("SKIPPED {test}: {reason}");
+    if let Some(path) = env::var_os("RESPONDER_SKIP_LOG") {
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let written = file.and_then(|mut f| f.write_all(format!("{test}: {reason}\n").as_bytes()));
+        written.unwrap_or_else(|e| panic!("RESPONDER_SKIP_LOG={}: {e}", path.display()));
+    }
+}
+
+/// True as root. Otherwise skips `test`.
+#[must_use]
+pub fn root_or_skip(test: &str) -> bool {
+    let is_root = nix::unistd::geteuid().is_root();
+    if !is_root {
+        skip(test, "needs root");
+    }
+    is_root
+}
+
+/// True if all `tools` are on PATH. Otherwise skips `test`, naming the first that is not.
+#[must_use]
+pub fn tools_or_skip(test: &str, tools: &[&str]) -> bool {
+    let dirs: Vec<_> = env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
+    let missing = tools.iter().find(|t| !dirs.iter().any(|d| d.join(t).is_file()));
+    if let Some(tool) = missing {
+        skip(test, &format!("needs {tool}"));
+    }
+    missing.is_none()
+}

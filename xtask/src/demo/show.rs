@@ -1,0 +1,86 @@
+//! What the demo prints: scenes, commands with their output, and claims with what was measured.
+
+use std::{
+    env,
+    io::{self, IsTerminal as _, Write as _},
+};
+
+/// Prints to standard output, and remembers every claim.
+pub(super) struct Show {
+    colour: bool,
+    scene: usize,
+    claims: Vec<Claim>,
+}
+
+struct Claim {
+    text: String,
+    measured: String,
+    holds: bool,
+}
+
+impl Show {
+    /// In colour on a terminal, unless `NO_COLOR` is set.
+    pub(super) fn new() -> Self {
+        let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self { colour: io::stdout().is_terminal() && !no_colour, scene: 0, claims: Vec::new() }
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// Begins a scene.
+    pub(super) fn scene(&mut self, title: &str) {
+        self.scene += 1;
+        let title = format!("{}. {title}", self.scene);
+        print_line(&format!("\n{}", self.paint("1", &title)));
+    }
+
+    /// Explains; lines as they are, indented.
+    pub(super) fn say(&self, text: &str) {
+        for line in text.lines() {
+            print_line(format!("   {line}").trim_end());
+        }
+    }
+
+    /// A command as typed on `node`, and what it printed.
+    pub(super) fn command(&self, node: &str, command: &str, output: &str) {
+        print_line(&format!("   {} {command}", self.paint("36", &format!("{node}#"))));
+        for line in output.lines().filter(|l| !l.trim().is_empty()) {
+            print_line(&self.paint("2", &format!("     {line}")));
+        }
+    }
+
+    /// A claim, whether it holds, and the figure that shows it.
+    pub(super) fn claim(&mut self, text: &str, measured: impl Into<String>, holds: bool) {
+        let measured = measured.into();
+        print_line(&format!("   {} {text}: {measured}", self.mark(holds)));
+        self.claims.push(Claim { text: text.to_owned(), measured, holds });
+    }
+
+    fn mark(&self, holds: bool) -> String {
+        if holds { self.paint("32", "ok    ") } else { self.paint("1;31", "FAILED") }
+    }
+
+    /// The closing table. True if every claim held.
+    pub(super) fn close(&self) -> bool {
+        print_line(&format!("\n{}", self.paint("1", "What was measured")));
+        let width = self.claims.iter().map(|c| c.text.chars().count()).max().unwrap_or(0);
+        for Claim { text, measured, holds } in &self.claims {
+            print_line(&format!("   {} {text:width$}  {measured}", self.mark(*holds)));
+        }
+        let failed = self.claims.iter().filter(|c| !c.holds).count();
+        let total = self.claims.len();
+        let verdict = match failed {
+            0 => self.paint("32", &format!("All {total} claims hold.")),
+            _ => self.paint("1;31", &format!("{failed} of {total} claims do not hold.")),
+        };
+        print_line(&format!("\n{verdict}"));
+        failed == 0
+    }
+}
+
+/// Whoever reads may have gone (`| head`); the demo goes on to its verdict and exit code.
+fn print_line(line: &str) {
+    writeln!(io::stdout().lock(), "{line}").ok();
+}

@@ -1,0 +1,58 @@
+//! Every build and test step of the project.
+
+mod build;
+mod demo;
+mod ebpf;
+mod leftovers;
+mod lint;
+mod object;
+mod root;
+mod sources;
+mod step;
+mod test;
+mod toolchain;
+mod tools;
+mod total;
+mod verify;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Every build and test step of the project.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    BuildEbpf(ebpf::Arguments),
+    Demo(demo::Arguments),
+    VerifyEbpf(ebpf::VerifyArguments),
+    Test(test::Arguments),
+    Lint(lint::Arguments),
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::BuildEbpf(arguments) => ebpf::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::VerifyEbpf(arguments) => ebpf::verify(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Lint(arguments) => lint::run(&arguments),
+    }
+}
