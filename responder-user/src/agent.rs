@@ -34,6 +34,7 @@ use tokio::{
 pub use self::reconcile::AllForeign;
 use self::{events::Events, file::FileWatch, groups::Joiner, reconcile::LinkState, signals::Signals};
 use crate::{
+    check::ShiftedClock,
     config::StaticConfig,
     control::{Server, StatusRequest},
     datapath::{
@@ -129,6 +130,10 @@ struct Agent {
 /// If it cannot start: the static file is bad, the host is not fit, or other programs hold all interfaces.
 pub async fn run(options: Options) -> Result<()> {
     let config = StaticConfig::read(&options.file)?;
+    let offset = boot::namespace_offset();
+    if offset != 0 {
+        return Err(ShiftedClock(offset).into());
+    }
     let pins = Pins::create(&options.bpffs)?;
     let mut signals = Signals::new()?;
     let Some(lock) = take_lock(&pins, &mut signals).await? else {

@@ -14,7 +14,7 @@ use responder_common::layout::DEFAULT_VIPS;
 
 use crate::{
     agent::{self, AllForeign, OnExit},
-    check,
+    check::{self, ShiftedClock},
     config::ConfigError,
     control,
     datapath::{
@@ -289,7 +289,10 @@ pub fn fail(error: &anyhow::Error) -> ExitCode {
         2
     } else if error.is::<AllForeign>() {
         3
-    } else if unfit.is_some() || matches!(error.downcast_ref(), Some(PinsError::NoBpffs { .. })) {
+    } else if unfit.is_some()
+        || error.is::<ShiftedClock>()
+        || matches!(error.downcast_ref(), Some(PinsError::NoBpffs { .. }))
+    {
         4
     } else if error.is::<NoAgent>() {
         5
