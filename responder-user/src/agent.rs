@@ -355,12 +355,15 @@ impl Agent {
     fn reread(&mut self) {
         match StaticConfig::read(&self.options.file) {
             Ok(config) => {
-                self.file_error = None;
-                if config != self.config {
+                let was_bad = self.file_error.take().is_some();
+                let changed = config != self.config;
+                if changed || was_bad {
                     self.tell(Happening::Configured {
                         vips: config.vips.len(),
                         refused: config.refused.len(),
                     });
+                }
+                if changed {
                     self.config = config;
                     self.replan();
                 }
@@ -390,8 +393,11 @@ impl Agent {
         self.journal.send(happening).ok(); // nobody may be watching
     }
 
+    /// The name of a link, also of one that has just gone.
     fn link_name(&self, ifindex: u32) -> String {
-        self.plan.links.get(&ifindex).map_or_else(|| format!("if{ifindex}"), |link| link.name.clone())
+        let before = self.actual.links.get(&ifindex).and_then(Option::as_ref);
+        let link = self.plan.links.get(&ifindex).or(before);
+        link.map_or_else(|| format!("if{ifindex}"), |link| link.name.clone())
     }
 
     fn names(&self) -> BTreeMap<u32, String> {
