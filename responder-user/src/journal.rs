@@ -77,6 +77,11 @@ pub enum Happening {
         /// File, line and reason.
         reason: String,
     },
+    /// A client that watches was too slow for this many events, and has missed them.
+    Missed {
+        /// How many.
+        events: u64,
+    },
     /// The fence's deadline had passed before the agent could extend it.
     Lapsed {
         /// For how long, in ms, nothing was answered.
@@ -101,6 +106,7 @@ impl Happening {
             Self::ConfigRejected { reason } => {
                 tracing::error!(%reason, "static file rejected; what it said before goes on");
             }
+            Self::Missed { events } => tracing::debug!(events, "a watching client is too slow"),
             Self::Lapsed { silent_ms } => {
                 tracing::warn!(silent_ms, "the deadline had passed; answering again");
             }
@@ -124,6 +130,12 @@ impl std::fmt::Display for Happening {
                 write!(f, "configured    {vips} addresses, {refused} refused")
             }
             Self::ConfigRejected { reason } => write!(f, "rejected      {reason}"),
+            Self::Missed { events } => {
+                write!(
+                    f,
+                    "missed        {events} events, faster than they could be told; see `responder status`"
+                )
+            }
             Self::Lapsed { silent_ms } => write!(f, "lapsed        silent for {silent_ms} ms"),
         }
     }

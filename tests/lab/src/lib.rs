@@ -50,7 +50,7 @@ pub use mac::Mac;
 pub use neigh::{Change, Neighbour, NeighbourWatch, neighbour, neighbours, resolve};
 pub use node::{BPFFS, Nic, Node};
 pub use ns::{COMMAND_DEADLINE, NetNs};
-pub use packet::send;
+pub use packet::{send, send_all};
 pub use prober::{GRACE, Prober, Probing};
 pub use process::{Output, Process};
 pub use report::{Answer, Double, Report, Silence};
