@@ -147,6 +147,7 @@ async fn take_lock(pins: &Pins, signals: &mut Signals) -> Result<Option<Lock>> {
     if let Ok(lock) = pins.try_lock() {
         return Ok(Some(lock));
     }
+    let announced = pins.announce_successor()?;
     tracing::info!(
         bpffs = %pins.root().display(),
         "another agent runs here; waiting for its end to take over"
@@ -154,7 +155,10 @@ async fn take_lock(pins: &Pins, signals: &mut Signals) -> Result<Option<Lock>> {
     let waiting = pins.clone();
     let wait = tokio::task::spawn_blocking(move || waiting.wait_for_lock());
     tokio::select! {
-        lock = wait => Ok(Some(lock.context("waiting for the lock")??)),
+        lock = wait => {
+            drop(announced);
+            Ok(Some(lock.context("waiting for the lock")??))
+        }
         () = signals.end.recv() => {
             // The thread that waits cannot be told; it ends with the process.
             std::process::exit(0);
