@@ -20,6 +20,7 @@
 
 pub mod announce;
 pub mod arp;
+mod checksum;
 pub mod datapath;
 pub mod egress;
 pub mod eth;

@@ -1,12 +1,13 @@
 //! The agent: facts in, decisions from [`crate::decision`], effects out, in one place and in order.
 //!
 //! * this file: what the agent holds, and its loop.
-//! * [`reconcile`]: links and plans made true.
-//! * [`announce`]: bursts sent.
-//! * [`events`]: what the kernel reports.
-//! * [`file`]: the static file followed.
-//! * [`groups`]: multicast groups joined, beside the loop.
-//! * [`report`]: what the agent says of itself.
+//! * `reconcile`: links and plans made true.
+//! * `announce`: bursts sent.
+//! * `events`: what the kernel reports.
+//! * `file`: the static file followed.
+//! * `groups`: multicast groups joined, beside the loop.
+//! * `report`: what the agent says of itself.
+//! * `signals`: what it is told.
 
 mod announce;
 mod events;
@@ -14,6 +15,7 @@ mod file;
 mod groups;
 mod reconcile;
 mod report;
+mod signals;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,14 +27,14 @@ use std::{
 use anyhow::{Context as _, Result};
 use responder_common::layout::SlotState;
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
     sync::{broadcast, mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
 pub use self::reconcile::AllForeign;
-use self::{events::Events, file::FileWatch, groups::Joiner, reconcile::LinkState};
+use self::{events::Events, file::FileWatch, groups::Joiner, reconcile::LinkState, signals::Signals};
 use crate::{
+    check::ShiftedClock,
     config::StaticConfig,
     control::{Server, StatusRequest},
     datapath::{
@@ -128,6 +130,10 @@ struct Agent {
 /// If it cannot start: the static file is bad, the host is not fit, or other programs hold all interfaces.
 pub async fn run(options: Options) -> Result<()> {
     let config = StaticConfig::read(&options.file)?;
+    let offset = boot::namespace_offset();
+    if offset != 0 {
+        return Err(ShiftedClock(offset).into());
+    }
     let pins = Pins::create(&options.bpffs)?;
     let mut signals = Signals::new()?;
     let Some(lock) = take_lock(&pins, &mut signals).await? else {
@@ -162,40 +168,6 @@ async fn take_lock(pins: &Pins, signals: &mut Signals) -> Result<Option<Lock>> {
         () = signals.end.recv() => {
             // The thread that waits cannot be told; it ends with the process.
             std::process::exit(0);
-        }
-    }
-}
-
-/// The signals that the agent heeds.
-struct Signals {
-    end: EndSignals,
-    hangup: Signal,
-}
-
-/// The signals that ask the agent to end.
-struct EndSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self> {
-        Ok(Self {
-            end: EndSignals {
-                terminate: signal(SignalKind::terminate())?,
-                interrupt: signal(SignalKind::interrupt())?,
-            },
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-}
-
-impl EndSignals {
-    /// Waits for one.
-    async fn recv(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
         }
     }
 }
@@ -258,6 +230,7 @@ impl Agent {
         self.plan_and_write();
         self.maps.set_slot(STATIC_SLOT, SlotState::Owned, boot::now_ns());
         self.beat(now());
+        self.leave_other_links();
         self.replan();
         self.refuse_if_all_foreign()?;
         self.object.forget_others(&self.pins);
@@ -395,7 +368,10 @@ impl Agent {
     }
 
     fn link_name(&self, ifindex: u32) -> String {
-        self.plan.links.get(&ifindex).map_or_else(|| format!("if{ifindex}"), |link| link.name.clone())
+        // A link that has just gone is still in the maps.
+        let gone = || self.actual.links.get(&ifindex).and_then(Option::as_ref);
+        let link = self.plan.links.get(&ifindex).or_else(gone);
+        link.map_or_else(|| format!("if{ifindex}"), |link| link.name.clone())
     }
 
     fn names(&self) -> BTreeMap<u32, String> {

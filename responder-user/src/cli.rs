@@ -14,7 +14,7 @@ use responder_common::layout::DEFAULT_VIPS;
 
 use crate::{
     agent::{self, AllForeign, OnExit},
-    check,
+    check::{self, ShiftedClock},
     config::ConfigError,
     control,
     datapath::{
@@ -209,7 +209,7 @@ impl Cli {
 }
 
 impl RunArgs {
-    fn run(self: Box<Self>) -> Result<ExitCode> {
+    fn run(self) -> Result<ExitCode> {
         let Self {
             file,
             place: PlaceArgs { bpffs, run_dir },
@@ -223,7 +223,7 @@ impl RunArgs {
             capacity,
             ebpf_log,
             log_format,
-        } = *self;
+        } = self;
         telemetry::init(log_format, ebpf_log);
         if suppress < fence {
             return Err(Usage(format!(
@@ -289,7 +289,10 @@ pub fn fail(error: &anyhow::Error) -> ExitCode {
         2
     } else if error.is::<AllForeign>() {
         3
-    } else if unfit.is_some() || matches!(error.downcast_ref(), Some(PinsError::NoBpffs { .. })) {
+    } else if unfit.is_some()
+        || error.is::<ShiftedClock>()
+        || matches!(error.downcast_ref(), Some(PinsError::NoBpffs { .. }))
+    {
         4
     } else if error.is::<NoAgent>() {
         5

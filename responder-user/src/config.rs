@@ -173,9 +173,9 @@ fn array<'a, 'i>(value: &'a Spanned<DeValue<'i>>, what: &str) -> Result<&'a [Spa
 }
 
 fn kind(value: &Spanned<DeValue<'_>>) -> String {
-    match value.get_ref() {
-        DeValue::String(s) => format!("the string {s:?}"),
-        other => format!("a {}", other.type_str()),
+    match value.get_ref().as_str() {
+        Some(text) => format!("the string {text:?}"),
+        None => format!("a {}", value.get_ref().type_str()),
     }
 }
 
@@ -203,18 +203,15 @@ fn vips(text: &str, value: &Spanned<DeValue<'_>>) -> Result<Vec<VipSpec>, Proble
     let mut specs = Vec::new();
     for item in array(value, "vips")? {
         let line = line_of(text, item.span().start);
-        specs.push(match item.get_ref() {
-            DeValue::String(s) => {
-                VipSpec { ip: address(item, s)?, interfaces: Vec::new(), standby: false, line }
-            }
-            DeValue::Table(table) => vip_table(item, table, line)?,
-            _ => {
-                return Err(Problem::at(
-                    item,
-                    format!("a VIP is an address or {{ address = …, … }}, not {}", kind(item)),
-                ));
-            }
-        });
+        let spec = if let Some(text) = item.get_ref().as_str() {
+            VipSpec { ip: address(item, text)?, interfaces: Vec::new(), standby: false, line }
+        } else if let Some(table) = item.get_ref().as_table() {
+            vip_table(item, table, line)?
+        } else {
+            let reason = format!("a VIP is an address or {{ address = …, … }}, not {}", kind(item));
+            return Err(Problem::at(item, reason));
+        };
+        specs.push(spec);
     }
     Ok(specs)
 }

@@ -77,6 +77,11 @@ pub enum Happening {
         /// File, line and reason.
         reason: String,
     },
+    /// This watcher was too slow; so many happenings are missing here.
+    Missed {
+        /// How many.
+        happenings: u64,
+    },
     /// The fence's deadline had passed before the agent could extend it.
     Lapsed {
         /// For how long, in ms, nothing was answered.
@@ -101,6 +106,7 @@ impl Happening {
             Self::ConfigRejected { reason } => {
                 tracing::error!(%reason, "static file rejected; what it said before goes on");
             }
+            Self::Missed { happenings } => tracing::debug!(happenings, "a watching client is too slow"),
             Self::Lapsed { silent_ms } => {
                 tracing::warn!(silent_ms, "the deadline had passed; answering again");
             }
@@ -124,6 +130,9 @@ impl std::fmt::Display for Happening {
                 write!(f, "configured    {vips} addresses, {refused} refused")
             }
             Self::ConfigRejected { reason } => write!(f, "rejected      {reason}"),
+            Self::Missed { happenings } => {
+                write!(f, "missed        {happenings} happenings: too many at once")
+            }
             Self::Lapsed { silent_ms } => write!(f, "lapsed        silent for {silent_ms} ms"),
         }
     }

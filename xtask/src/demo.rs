@@ -13,10 +13,10 @@ use responder_lab::{Lab, cleanup_kept, traffic};
 
 use self::{show::Show, world::World};
 use crate::{
-    build::{cargo, workspace},
+    build::{self, workspace},
     ebpf, root,
     step::step,
-    tools::{Consent, install, run as run_command},
+    tools::{Consent, install},
 };
 
 /// Debian packages of the tools that the demo runs.
@@ -55,7 +55,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         traffic::serve(text, world::PORT)?;
     }
     if !arguments.built && !arguments.cleanup {
-        prepare(Consent::new(arguments.yes))?;
+        let consent = match Consent::new(arguments.yes) {
+            // Setting all up is what this command says it does.
+            Consent::Withheld => Consent::Given,
+            given @ (Consent::Given | Consent::Ask) => given,
+        };
+        prepare(consent)?;
     }
     if !root::is_root() {
         return as_root(arguments);
@@ -79,24 +84,24 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// Toolchain, packages, eBPF objects, agent.
 fn prepare(consent: Consent) -> Result<()> {
     step("tools", || install(&PACKAGES, consent))?;
-    step("eBPF objects", || ebpf::build(Wanted::Auto, consent, &Request::new(&workspace())))?;
-    step("agent", || run_command(cargo().args(["build", "--quiet", "--package", "responder-user"])))
+    ebpf::build(Wanted::Auto, consent, &Request::new(&workspace()))?;
+    step("agent", build::agent)?;
+    Ok(())
 }
 
 /// The rest of the demo in a process of root's.
 fn as_root(arguments: &Arguments) -> Result<ExitCode> {
-    println!("==> network namespaces and eBPF need root: going on through sudo");
     let program = env::current_exe().context("this program's path")?;
-    let mut environment = Vec::new();
-    let no_color = env::var_os("NO_COLOR");
-    if let Some(value) = &no_color {
-        environment.push(("NO_COLOR", value.as_os_str()));
-    }
-    let mut command = root::command(program, &environment)?;
+    // Administrators' tools are not on everybody's path.
+    let mut path = env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/local/sbin:/usr/sbin:/sbin");
+    let no_color = env::var_os("NO_COLOR").unwrap_or_default();
+    let mut command = root::command(program, &[("PATH", &path), ("NO_COLOR", &no_color)])?;
     command.args(["demo", "--built"]);
     for (flag, set) in [("--keep", arguments.keep), ("--cleanup", arguments.cleanup)] {
         command.args(set.then_some(flag));
     }
+    println!("==> network namespaces and eBPF need root: going on through sudo");
     let status = command.status().context("running sudo")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -115,7 +120,7 @@ fn play(show: &mut Show, keep: bool) -> Result<World> {
     scenes::maps(&world, show)?;
     world = failures::restart(world, show)?;
     failures::fence(&world, show)?;
-    failures::hand_over(&world, show)?;
+    failures::hand_over(&mut world, show)?;
     scenes::data(&world, show, "host b")?;
     Ok(world)
 }

@@ -74,11 +74,7 @@ pub(crate) fn verify(arguments: &VerifyArguments) -> Result<ExitCode> {
 ///
 /// There is no toolchain, or the build fails.
 pub(crate) fn build(wanted: Wanted, consent: Consent, request: &Request) -> Result<Vec<PathBuf>> {
-    let choice = step("eBPF toolchain", || {
-        let choice = toolchain::ensure(wanted, consent)?;
-        say(choice.to_string());
-        Ok(choice)
-    })?;
+    let choice = step("eBPF toolchain", || toolchain::ensure(wanted, consent))?;
     step("eBPF objects", || ebpf_build::build(&choice, request))
 }
 

@@ -45,7 +45,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     check(&mut total, "paths of machines", sources::machine_paths);
 
     let choice = step("eBPF toolchain", || toolchain::ensure(Wanted::Auto, Consent::new(arguments.yes)))?;
-    say(choice.to_string());
     let clippy = ["--all-targets", "--", "-D", "warnings"];
     if works(cargo().args(["clippy", "--version"])) {
         check(&mut total, "clippy", || execute(cargo().arg("clippy").args(host).args(clippy)));
@@ -67,7 +66,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         total.skipped("clippy of the eBPF crate", reason);
     }
     check(&mut total, "documentation", || {
-        execute(cargo().arg("doc").args(host).arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings"))
+        // For those who work on it: nothing here is a library for others.
+        let private = ["--no-deps", "--document-private-items"];
+        execute(cargo().arg("doc").args(host).args(private).env("RUSTDOCFLAGS", "-D warnings"))
     });
     dependencies(&mut total, arguments.install);
     println!("{total}");

@@ -125,6 +125,7 @@ impl Run<'_> {
             Ok(())
         })?;
         let objects = ebpf::build(Wanted::Auto, consent, &Request::new(&workspace()))?;
+        self.environment.push(("RESPONDER_BPF_DIR", Request::new(&workspace()).out.into()));
         let agent = step("agent", build::agent)?;
         self.environment.push(("RESPONDER_BIN", agent.into()));
         let programs = step("build", || executables(&["test", "--no-run"]))?;
@@ -179,7 +180,7 @@ impl Run<'_> {
                 return Ok(());
             }
         };
-        let objects = step(&format!("{name}: {choice}"), || ebpf_build::build(&choice, &request));
+        let objects = step("eBPF objects", || ebpf_build::build(&choice, &request));
         let verified = objects.and_then(|objects| {
             if !root::is_possible() {
                 return Ok(false);

@@ -17,12 +17,19 @@ const DEBIAN: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 /// The LLVM of [`DEBIAN`]'s compiler, as long as it is not installed and cannot be asked.
 const DEBIAN_LLVM: u32 = 22;
 
-/// Finds a toolchain; where there is none, installs what one of the wanted kind lacks, rustup's first.
+/// Finds a toolchain and says which; where there is none, installs what one of the wanted kind lacks, rustup's
+/// first.
 ///
 /// # Errors
 ///
 /// There is none and it may not or cannot be installed; the error says how to do it by hand.
 pub(crate) fn ensure(wanted: Wanted, consent: Consent) -> Result<Choice> {
+    let choice = find_or_complete(wanted, consent)?;
+    say(choice.to_string());
+    Ok(choice)
+}
+
+fn find_or_complete(wanted: Wanted, consent: Consent) -> Result<Choice> {
     let none = match choose(&Survey::take(), wanted) {
         Ok(choice) => return Ok(choice),
         Err(none) => none,

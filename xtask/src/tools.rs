@@ -5,6 +5,7 @@ use std::{
     io::{self, BufRead as _, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     process::{self, Command, Stdio},
+    sync::OnceLock,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -71,11 +72,20 @@ pub(crate) fn install(packages: &[&str], consent: Consent) -> Result<()> {
         return Ok(());
     }
     consent.obtain(&missing.join(", "), &by_hand(&missing))?;
-    // A fresh machine has no lists, an old one such as name files that are gone.
-    if apt(&["update"]).and_then(|()| apt_install(&missing)).is_err() {
-        apt_install(&missing)?;
+    update();
+    apt_install(&missing)
+}
+
+/// Fetches the package lists, once: a fresh machine has none, and old ones name files that are gone.
+fn update() {
+    static UPDATED: OnceLock<()> = OnceLock::new();
+    if UPDATED.get().is_none() {
+        // A list of another vendor may fail, and be of no use here.
+        if let Err(error) = apt(&["update"]) {
+            say(format!("going on with the package lists as they are: {error:#}"));
+        }
+        UPDATED.get_or_init(|| ());
     }
-    Ok(())
 }
 
 /// The command that installs these packages, for a person.
@@ -180,7 +190,7 @@ fn download_and_unpack(package: &str, place: &Path) -> Result<()> {
         run(&mut command)
     };
     if download().is_err() {
-        apt(&["update"])?;
+        update();
         download()?;
     }
     let packages = fs::read_dir(place)?.collect::<Result<Vec<_>, _>>()?;

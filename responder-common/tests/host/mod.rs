@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use responder_common::{
     datapath::{Claim, Known, Tables},
-    layout::{Fence, Link, LinkKey, Prefix4, Text, VipKey4, VipKey6},
+    layout::{Fence, Link, LinkKey, Prefix4, VipKey4, VipKey6},
     wire::{Frame, Wire},
 };
 
@@ -112,7 +112,6 @@ impl Host {
                 mac: OWN,
                 flags: 0,
                 prefixes: [own, Prefix4::default(), Prefix4::default(), Prefix4::default()],
-                name: Text::new("test"),
             }),
             answered: Cell::new(0),
             suppressed: Cell::new(0),
@@ -139,7 +138,7 @@ impl Tables for Host {
     }
 
     fn vip6(&self, key: &VipKey6) -> Option<Known<()>> {
-        Self::known(key.addr == VIP6, key.ifindex, key.vlan)
+        Self::known(key.addr.to_be_bytes() == VIP6, key.ifindex, key.vlan)
     }
 
     fn link(&self, _: &LinkKey) -> Option<&Link> {

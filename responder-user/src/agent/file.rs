@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use notify::{
     EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
-    event::{AccessKind, AccessMode},
+    event::{AccessKind, AccessMode, ModifyKind},
     recommended_watcher,
 };
 use tokio::sync::mpsc;
@@ -58,9 +58,10 @@ impl FileWatch {
 
 /// True for the end of a change. A file that is being written is not read.
 fn is_finished(kind: EventKind) -> bool {
-    match kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
-        EventKind::Modify(notify::event::ModifyKind::Name(_)) | EventKind::Remove(_) => true,
-        _ => false,
-    }
+    matches!(
+        kind,
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+            | EventKind::Modify(ModifyKind::Name(_))
+            | EventKind::Remove(_)
+    )
 }

@@ -11,6 +11,7 @@ use crate::{
         egress::{self, EgressVia},
         foreign::Foreign,
         object::is_ours,
+        pins::Pins,
         xdp::{self, AttachError, Attached, Attempt, chain},
     },
     decision::{
@@ -18,8 +19,16 @@ use crate::{
         plan::{Plan, VipAt},
     },
     journal::Happening,
-    net::{groups::GroupReport, sysctl},
+    net::{ethtool, groups::GroupReport, sysctl},
 };
+
+fn detach(pins: &Pins, index: u32, name: Option<&str>) {
+    for result in [xdp::detach(pins, index), egress::detach(pins, index, name)] {
+        if let Err(error) = result {
+            tracing::warn!(index, error = %chain(&error), "cannot detach");
+        }
+    }
+}
 
 /// How a link stands.
 #[derive(Debug)]
@@ -158,18 +167,30 @@ impl Agent {
             .collect();
         for index in gone {
             let name = self.net.links.get(&index).map(|link| link.name.clone());
-            for result in [xdp::detach(&self.pins, index), egress::detach(&self.pins, index, name.as_deref())]
-            {
-                if let Err(error) = result {
-                    tracing::warn!(index, error = %chain(&error), "cannot detach");
-                }
-            }
+            detach(&self.pins, index, name.as_deref());
             self.groups.forget(index);
             self.links.remove(&index);
         }
         for index in self.plan.links.keys().copied().collect::<Vec<_>>() {
-            if self.links.get(&index).is_none_or(|state| state.xdp.is_err()) {
-                self.attach_link(index);
+            match self.links.get(&index) {
+                Some(LinkState { xdp: Ok(_), egress: Ok(_) }) => {}
+                Some(LinkState { xdp: Ok(_), egress: Err(_) }) => self.attach_egress(index),
+                Some(LinkState { xdp: Err(_), .. }) | None => self.attach_link(index),
+            }
+        }
+    }
+
+    /// Detaches from links that an earlier agent was told to use and this one is not. Those with a pinned link
+    /// are found by it; those attached by netlink only so.
+    pub(super) fn leave_other_links(&mut self) {
+        for (index, link) in &self.net.links {
+            if self.plan.links.contains_key(index) {
+                continue;
+            }
+            let ours =
+                xdp::query(*index).ok().flatten().is_some_and(|x| is_ours(&self.pins, "xdp", x.prog_id));
+            if ours {
+                detach(&self.pins, *index, Some(&link.name));
             }
         }
     }
@@ -187,7 +208,12 @@ impl Agent {
                 );
             }
         }
-        let xdp = xdp::attach(&mut self.object, &self.pins, index, mode, how).map_err(|error| match error {
+        let attached = match self.vlan_obstacle(index) {
+            Some(reason) => Err(AttachError::Obstacle(reason)),
+            None => xdp::attach(&mut self.object, &self.pins, index, mode, how),
+        };
+        let xdp = attached.map_err(|error| match error {
+            AttachError::Obstacle(reason) => Failure { reason, tried: Vec::new(), foreign: None },
             AttachError::Foreign(foreign) => Failure {
                 reason: AttachError::Foreign(foreign.clone()).to_string(),
                 tried: Vec::new(),
@@ -218,6 +244,28 @@ impl Agent {
                     self.tell(Happening::NotAttached { link: name, reason: failure.reason.clone() });
                 }
             }
+        }
+    }
+
+    /// Why the program would answer on the wrong VLAN here. What runs already goes on, and is warned about.
+    fn vlan_obstacle(&self, index: u32) -> Option<String> {
+        let link = self.net.links.get(&index)?;
+        let features = ethtool::features(&link.name);
+        let reason = self.net.vlan_obstacle(link, features.rx_vlan_offload)?;
+        if self.pins.xdp_link(index).exists() {
+            tracing::warn!(link = %link.name, %reason, "may answer on the wrong VLAN");
+            return None;
+        }
+        Some(reason)
+    }
+
+    /// Tries the egress program again where it could not be attached.
+    fn attach_egress(&mut self, index: u32) {
+        let name = self.link_name(index);
+        let egress = egress::attach(&mut self.object, &self.pins, index, &name, self.options.attach);
+        if let (Ok(via), Some(state)) = (egress, self.links.get_mut(&index)) {
+            tracing::info!(link = %name, ?via, "egress program attached");
+            state.egress = Ok(via);
         }
     }
 

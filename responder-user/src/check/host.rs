@@ -16,7 +16,10 @@ use super::{
     Finding,
     Verdict::{Bad, Limited, Ok as Fine},
 };
-use crate::datapath::{object::OBJECT, pins::Pins, xdp::chain};
+use crate::{
+    datapath::{object::OBJECT, pins::Pins, xdp::chain},
+    net::boot,
+};
 
 /// Capabilities by number (include/uapi/linux/capability.h), and what each is for.
 const CAPABILITIES: [(u32, &str, &str); 3] = [
@@ -27,7 +30,7 @@ const CAPABILITIES: [(u32, &str, &str); 3] = [
 const SYS_ADMIN: u32 = 21;
 
 pub(super) fn check(bpffs: &Path) -> Vec<Finding> {
-    vec![kernel(), btf(), capabilities(), lockdown(), file_system(bpffs), load()]
+    vec![kernel(), btf(), clock(), capabilities(), lockdown(), file_system(bpffs), load()]
 }
 
 fn kernel() -> Finding {
@@ -61,6 +64,21 @@ fn btf() -> Finding {
     }
 }
 
+fn clock() -> Finding {
+    match boot::namespace_offset() {
+        0 => Finding::new("clock", Fine, "the agent and the programs read the same CLOCK_BOOTTIME"),
+        offset => Finding::new("clock", Bad, ShiftedClock(offset).to_string()),
+    }
+}
+
+/// The agent's clock is not the programs'.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "this process lives in a time namespace whose CLOCK_BOOTTIME is {0} s off, and the programs in the kernel read \
+     the real one: deadlines would be off by as much; run it in the host's time namespace"
+)]
+pub struct ShiftedClock(pub i64);
+
 /// The effective capabilities of this process.
 fn effective() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
@@ -75,7 +93,7 @@ fn missing_capabilities() -> Vec<(&'static str, &'static str)> {
     let has = |n: u32| have & 1 << n != 0;
     CAPABILITIES
         .iter()
-        .filter(|(n, name, _)| !has(*n) && !(*name == "CAP_BPF" && has(SYS_ADMIN)))
+        .filter(|(n, name, _)| !has(*n) && (*name != "CAP_BPF" || !has(SYS_ADMIN)))
         .map(|(_, name, purpose)| (*name, *purpose))
         .collect()
 }
@@ -166,16 +184,15 @@ pub fn explain_unfit(error: &anyhow::Error) -> Option<String> {
     let denied = error.chain().any(|cause| {
         cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
     });
-    denied.then(|| explain_denied()).flatten().map(|why| format!("{why} ({})", short(&format!("{error:#}"))))
+    denied.then(explain_denied).flatten().map(|why| format!("{why} ({})", short(&format!("{error:#}"))))
 }
 
 fn explain_text(error: &str) -> String {
-    if error.contains("os error 1)") || error.contains("os error 13)") {
-        if let Some(why) = explain_denied() {
-            return format!("{why} ({})", short(error));
-        }
+    let denied = error.contains("os error 1)") || error.contains("os error 13)");
+    match explain_denied() {
+        Some(why) if denied => format!("{why} ({})", short(error)),
+        _ => error.to_owned(),
     }
-    error.to_owned()
 }
 
 /// The first line: what the verifier says comes after.

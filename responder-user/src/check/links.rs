@@ -80,22 +80,8 @@ fn one(net: &NetState, link: &Link, pins: Option<&Pins>) -> Result<Vec<Finding>>
             ),
         ));
     }
-    let vlans: Vec<_> = net
-        .links
-        .values()
-        .filter(|l| l.parent == Some(link.index) && l.kind.as_deref() == Some("vlan"))
-        .map(|l| l.name.as_str())
-        .collect();
-    if features.rx_vlan_offload == Some(true) && !vlans.is_empty() {
-        findings.push(Finding::new(
-            name,
-            Limited,
-            format!(
-                "the NIC strips VLAN tags and {} are on it: what comes on a VLAN looks untagged to the program, \
-                 and would be answered for an address of {name}: ethtool -K {name} rxvlan off",
-                vlans.join(", ")
-            ),
-        ));
+    if let Some(reason) = net.vlan_obstacle(link, features.rx_vlan_offload) {
+        findings.push(Finding::new(name, Bad, reason));
     }
     if let Some(master) = link.master.and_then(|index| net.links.get(&index)) {
         findings.push(Finding::new(

@@ -79,11 +79,10 @@ impl Maps {
     /// If one is missing or of another kind, or cannot be mapped into memory.
     pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
         let shared = |name: &'static str| {
-            let map = open(pins, name)?;
-            match map {
-                Map::Array(data) => Ok(data),
-                _ => Err(DatapathError::MapKind { name }),
-            }
+            let Map::Array(data) = open(pins, name)? else {
+                return Err(DatapathError::MapKind { name });
+            };
+            Ok(data)
         };
         let share = |name: &'static str| move |source: io::Error| DatapathError::Share { name, source };
         Ok(Self {

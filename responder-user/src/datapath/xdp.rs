@@ -95,6 +95,9 @@ pub enum AttachError {
     /// Somebody else's program is there.
     #[error("{0} is attached, and not ours: left alone. Detach it, or leave this interface out")]
     Foreign(Foreign),
+    /// It would run, and do wrong.
+    #[error("{0}")]
+    Obstacle(String),
     /// Nothing worked.
     #[error("cannot attach: {}", list(.0))]
     Refused(Vec<Attempt>),
@@ -280,10 +283,7 @@ impl Refusal {
 
 fn attach_link(object: &mut Object, pins: &Pins, ifindex: u32, mode: AyaMode) -> Result<Via, Refusal> {
     let refused = |e: ProgramError| {
-        let errno = match &e {
-            ProgramError::SyscallError(e) => e.io_error.raw_os_error(),
-            _ => None,
-        };
+        let errno = if let ProgramError::SyscallError(e) = &e { e.io_error.raw_os_error() } else { None };
         Refusal::new(&e, errno)
     };
     let xdp = object.xdp().map_err(|e| Refusal::new(&e, None))?;

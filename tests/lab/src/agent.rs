@@ -108,23 +108,19 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Waits until `status --json` is answered by this very process.
+    /// Waits until the agent says in its log that it is ready, and `status --json` is answered by this very process.
     ///
     /// # Errors
     ///
     /// If that does not happen within [`READY_DEADLINE`] or the agent ends before, with what it wrote.
     pub fn wait_ready(&mut self) -> Result<()> {
-        let ready = wait_until("the agent's readiness", READY_DEADLINE, || {
-            match self.process.try_wait() {
-                Ok(None) => {}
-                Ok(Some(status)) => return Some(Err(anyhow::anyhow!("it ended: {status}"))),
-                Err(e) => return Some(Err(e)),
-            }
+        self.process.wait_line(READY_DEADLINE, |line| line.contains("ready"))?;
+        let wanted = u64::from(self.process.pid());
+        wait_until("an answer of the new agent to `status`", READY_DEADLINE, || {
             let status = self.commands.status().ok()?;
-            let pid = status.pointer("/agent/pid").and_then(Value::as_u64);
-            (pid == Some(u64::from(self.process.pid()))).then_some(Ok(()))
-        });
-        ready.and_then(|r| r).with_context(|| self.process.last_words())
+            (status.pointer("/agent/pid").and_then(Value::as_u64) == Some(wanted)).then_some(())
+        })
+        .with_context(|| self.process.last_words())
     }
 
     /// The process, to send signals to and read the log of.

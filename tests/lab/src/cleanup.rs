@@ -85,20 +85,21 @@ pub(crate) fn stays() -> bool {
     STAY.load(Ordering::Relaxed)
 }
 
-/// Removes everything registered.
-fn remove_all() {
+/// Removes everything registered. True if there was nothing.
+fn remove_all() -> bool {
     if stays() {
-        return;
+        return true;
     }
     let (processes, namespaces, dirs) = {
         let mut r = registry();
         (std::mem::take(&mut r.processes), std::mem::take(&mut r.namespaces), std::mem::take(&mut r.dirs))
     };
-    for pid in processes {
-        kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+    for pid in &processes {
+        kill(Pid::from_raw(*pid), Signal::SIGKILL).ok();
     }
     namespaces.iter().for_each(|ns| delete_namespace(ns));
     dirs.iter().for_each(|dir| delete_dir(dir));
+    processes.is_empty() && namespaces.is_empty() && dirs.is_empty()
 }
 
 fn delete_namespace(name: &str) {
@@ -121,7 +122,8 @@ pub(crate) fn install() {
         thread::spawn(move || {
             for signal in signals.forever() {
                 eprintln!("signal {signal}: cleaning up");
-                remove_all();
+                // Again for what the other threads made meanwhile.
+                while !remove_all() {}
                 emulate_default_handler(signal).ok();
             }
         });

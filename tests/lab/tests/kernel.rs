@@ -11,7 +11,7 @@ use std::{
 use nix::sys::signal::Signal;
 use responder_lab::{
     Capture, Lab, Mac, NeighbourWatch, Prober, Probing, frames, namespaces, neighbour, paths, resolve,
-    root_or_skip, tools, tools_or_skip, traffic, wait_until,
+    root_or_skip, skip, tools, tools_or_skip, traffic, wait_until,
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -38,7 +38,11 @@ fn clients_tools_name_the_owner() {
     let (a, c) = (lab.node("a"), lab.node("c"));
     assert_eq!(a.mac().to_string(), "02:00:00:00:00:51");
     assert_eq!(tools::arping(c.ns(), "eth0", V4, &[]).unwrap().one().unwrap(), a.mac());
+    let probe = tools::arping(c.ns(), "eth0", V4, &["-D"]).unwrap();
+    assert_eq!((probe.one().unwrap(), probe.output.code()), (a.mac(), Some(1)));
     let other = Ipv4Addr::new(192, 0, 2, 99);
+    let probe = tools::arping(c.ns(), "eth0", other, &["-D"]).unwrap();
+    assert_eq!((probe.macs, probe.output.code()), (vec![], Some(0)));
     let nobody = tools::arping(c.ns(), "eth0", other, &[]).unwrap();
     assert_eq!(nobody.macs, []);
     assert!(nobody.one().is_err());
@@ -52,6 +56,23 @@ fn clients_tools_name_the_owner() {
     assert!(tools::kernel_dad_fails(c.ns(), "eth0", V6).unwrap());
     let free = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x99);
     assert!(!tools::kernel_dad_fails(c.ns(), "eth0", free).unwrap());
+}
+
+#[test]
+fn the_other_arping_names_the_owner() {
+    let test = "the_other_arping_names_the_owner";
+    if !root_or_skip(test) {
+        return;
+    }
+    if tools::habets().is_none() {
+        skip(test, "needs Habets's arping in RESPONDER_ARPING_HABETS");
+        return;
+    }
+    let lab = lab_with_owner().unwrap();
+    let (a, c) = (lab.node("a"), lab.node("c"));
+    assert_eq!(tools::arping_habets(c.ns(), "eth0", V4, &[]).unwrap().one().unwrap(), a.mac());
+    let nobody = tools::arping_habets(c.ns(), "eth0", Ipv4Addr::new(192, 0, 2, 99), &[]).unwrap();
+    assert_eq!(nobody.macs, []);
 }
 
 #[test]
@@ -204,21 +225,6 @@ fn programs_are_heard_and_end_with_their_handle() {
     assert!(failed.contains("exit status: 3") && failed.contains("why"), "{failed}");
 }
 
-/// Not a test of its own: what the two tests below start, to end it in different ways.
-#[test]
-#[ignore = "runs until it is killed"]
-fn lab_until_killed() {
-    let lab = Lab::builder().hosts(&["a"]).clients(&[]).build().unwrap();
-    let mut command = Command::new("sleep");
-    command.arg("1000");
-    let process = lab.node("a").ns().spawn(command).unwrap();
-    fs::create_dir(lab.node("a").bpffs()).unwrap();
-    println!("ready {} {}", lab.name(), process.pid());
-    loop {
-        std::thread::park();
-    }
-}
-
 /// True if the process is gone, or waits only for its parent to take notice.
 fn ended(pid: &str) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
@@ -231,23 +237,22 @@ fn nothing_is_left_when_killed() {
     }
     let lab = Lab::builder().hosts(&["a"]).clients(&[]).build().unwrap();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGKILL] {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--ignored", "--exact", "--nocapture", "lab_until_killed"]);
+        let command = Command::new(env!("CARGO_BIN_EXE_responder-lab"));
         let mut child = lab.node("a").ns().spawn(command).unwrap();
-        let ready = child.wait_line(SOON, |l| l.contains("ready ")).unwrap();
-        let words: Vec<&str> = ready.split_whitespace().collect();
-        let [name, pid] = words[words.len() - 2..] else {
-            panic!("{ready}");
-        };
+        let ready = child.wait_line(SOON, |l| l.starts_with("ready ")).unwrap();
+        let words: Vec<&str> = ready.split([' ', ';']).collect();
+        let (name, pid) = (words[1], words[2]);
+        let bpffs = format!("/sys/fs/bpf/{name}-a");
+        fs::create_dir(&bpffs).unwrap();
         let ours = || namespaces().unwrap().into_iter().filter(|ns| ns.starts_with(name)).collect::<Vec<_>>();
-        assert_eq!(ours().len(), 2);
+        assert_eq!(ours().len(), 4);
         child.signal(signal).unwrap();
         child.wait(SOON).unwrap();
         wait_until("the end of the child's child", SOON, || ended(pid).then_some(())).unwrap();
         if signal == Signal::SIGKILL {
             responder_lab::cleanup_stale();
         }
-        let left = ours().len() + usize::from(fs::exists(format!("/sys/fs/bpf/{name}-a")).unwrap());
+        let left = ours().len() + usize::from(fs::exists(&bpffs).unwrap());
         assert_eq!(left, 0, "after {signal}");
     }
     // A living process's lab is nobody's to remove.
