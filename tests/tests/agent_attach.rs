@@ -1,18 +1,21 @@
 //! Where and how the agent's programs are attached, and what it does about programs of others.
 
+mod agent_traces;
+
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
     time::Duration,
 };
 
+use agent_traces::Traces;
 use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf,
     programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode, links::FdLink, tc::TcAttachOptions},
 };
 use responder_lab::{
-    Agent, Lab, NetNs, Node, StaticFile, Status, Traces, XdpSeen, bpftool, paths, reference_program,
+    Agent, Lab, NetNs, Node, StaticFile, Status, XdpSeen, bpftool, paths, reference_program,
     root_or_skip, tools, wait_until, xdp_on,
 };
 
@@ -49,7 +52,9 @@ fn ensure_attached(host: &Node, agent: &Agent, mode: &str, via: &str) -> Result<
     let (egress, clsact) = if via == "link" { ("tcx", vec![]) } else { ("clsact", vec!["eth0"]) };
     ensure!(link["egress"] == egress, "{link}");
     // Nothing is left of the other way.
-    ensure!(traces.tc.len() == 1 && traces.tc[0].1.starts_with("responder_tx"), "{traces:?}");
+    let (ours, other) =
+        if via == "link" { (&traces.tcx, &traces.filters) } else { (&traces.filters, &traces.tcx) };
+    ensure!(ours.len() == 1 && ours[0].starts_with("responder_tx") && other.is_empty(), "{traces:?}");
     ensure!(traces.clsact == clsact, "{traces:?}");
     let pinned = host.bpffs().join(format!("v1/links/xdp-{}", host.ns().ifindex("eth0")?)).exists();
     ensure!(pinned == (via == "link"), "a pinned link: {pinned}");
@@ -280,14 +285,17 @@ fn tc_programs_of_somebody_else_are_left_alone() {
         let filters = a.ns().check(&["tc", "filter", "show", "dev", "eth0", "egress", "prio", "7"]).unwrap();
         assert!(filters.contains("flowid 1:1"), "{filters}");
         let link = bpftool(a.ns(), &["link", "show", "pinned", pinned.to_str().unwrap()]).unwrap();
-        assert_eq!(link["devname"], "eth0", "{link}");
         (filters, link)
     };
     let before = (others(), Traces::of(a).unwrap());
     for via in ["link", "netlink", "link"] {
         let agent = Agent::start(a, &file(), &["--attach", via]).unwrap();
         ensure_answered(c, a).unwrap();
-        assert_eq!(Traces::of(a).unwrap().tc.len(), before.1.tc.len() + 1);
+        let traces = Traces::of(a).unwrap();
+        let count = |traces: &Traces| (traces.tcx.len(), traces.filters.len());
+        let (tcx, filters) = count(&before.1);
+        let expected = if via == "link" { (tcx + 1, filters) } else { (tcx, filters + 1) };
+        assert_eq!(count(&traces), expected, "{traces:?}");
         assert_eq!(others(), before.0);
         agent.kill().unwrap();
     }

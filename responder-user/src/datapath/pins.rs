@@ -25,7 +25,7 @@ use nix::{
     fcntl::{Flock, FlockArg},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
-use responder_common::layout::LAYOUT_VERSION;
+use responder_common::layout::{LAYOUT_VERSION, MAPS};
 
 /// Why the pin directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -188,6 +188,12 @@ impl Pins {
     #[must_use]
     pub fn map(&self, name: &str) -> PathBuf {
         self.maps_dir().join(name)
+    }
+
+    /// True if an agent runs or has run here.
+    #[must_use]
+    pub fn in_use(&self) -> bool {
+        MAPS.iter().any(|name| self.map(name).exists())
     }
 
     /// Where links are.

@@ -1,11 +1,9 @@
 //! What the kernel and bpftool say of programs on a host's links, and programs that are not the agent's.
 
-use std::path::Path;
-
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::{node::Node, ns::NetNs, paths};
+use crate::{ns::NetNs, paths};
 
 /// The XDP program of a link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,44 +67,4 @@ pub fn reference_program(ns: &NetNs, link: &str, name: &str) -> Result<u64> {
     let object = object.to_str().context("the target directory's path is not UTF-8")?;
     ns.check(&["ip", "link", "set", "dev", link, "xdpdrv", "object", object, "program", name])?;
     Ok(xdp_on(ns, link)?.context("it was attached a moment ago")?.id)
-}
-
-/// What there is of programs on a host's links, and of pins.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Traces {
-    /// Links with XDP programs.
-    pub xdp: Vec<String>,
-    /// Links with tc programs, by TCX or as filters, and their names.
-    pub tc: Vec<(String, String)>,
-    /// Links with a clsact qdisc.
-    pub clsact: Vec<String>,
-    /// Whether the pin directory is there.
-    pub pins: bool,
-}
-
-impl Traces {
-    /// Looks.
-    ///
-    /// # Errors
-    ///
-    /// If bpftool or tc fail.
-    pub fn of(node: &Node) -> Result<Self> {
-        let net = bpftool(node.ns(), &["net", "show"])?;
-        let text = |entry: &Value, key: &str| entry[key].as_str().unwrap_or("").to_owned();
-        let list = |key: &str| net[0][key].as_array().cloned().unwrap_or_default();
-        let qdiscs: Value = serde_json::from_str(&node.ns().check(&["tc", "-j", "qdisc", "show"])?)?;
-        let clsact = qdiscs.as_array().into_iter().flatten().filter(|q| q["kind"] == "clsact");
-        Ok(Self {
-            xdp: list("xdp").iter().map(|x| text(x, "devname")).collect(),
-            tc: list("tc").iter().map(|x| (text(x, "devname"), text(x, "name"))).collect(),
-            clsact: clsact.map(|q| text(q, "dev")).collect(),
-            pins: Path::new(node.bpffs()).exists(),
-        })
-    }
-
-    /// No trace at all.
-    #[must_use]
-    pub fn none() -> Self {
-        Self { xdp: Vec::new(), tc: Vec::new(), clsact: Vec::new(), pins: false }
-    }
 }

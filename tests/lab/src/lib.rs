@@ -45,7 +45,7 @@ pub mod tools;
 pub mod traffic;
 
 pub use agent::{Agent, Commands, READY_DEADLINE, StaticFile};
-pub use bpf::{Traces, XdpSeen, bpftool, program_exists, reference_program, xdp_on};
+pub use bpf::{XdpSeen, bpftool, program_exists, reference_program, xdp_on};
 pub use capture::Capture;
 pub use cleanup::{cleanup_kept, cleanup_stale};
 pub use lab::{Builder, Lab, namespaces};
