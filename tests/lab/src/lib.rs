@@ -24,6 +24,7 @@
 //! after a SIGKILL, by the next process that builds a lab.
 
 mod agent;
+mod bpf;
 mod capture;
 mod cleanup;
 pub mod frames;
@@ -38,11 +39,13 @@ mod prober;
 mod process;
 mod report;
 mod skip;
+mod status;
 mod time;
 pub mod tools;
 pub mod traffic;
 
 pub use agent::{Agent, Commands, READY_DEADLINE, StaticFile};
+pub use bpf::{XdpSeen, bpftool, program_exists, reference_program, xdp_on};
 pub use capture::Capture;
 pub use cleanup::{cleanup_kept, cleanup_stale};
 pub use lab::{Builder, Lab, namespaces};
@@ -55,4 +58,5 @@ pub use prober::{GRACE, Prober, Probing};
 pub use process::{Output, Process};
 pub use report::{Answer, Double, Report, Silence};
 pub use skip::{root_or_skip, skip, tools_or_skip};
+pub use status::Status;
 pub use time::{BootTime, wait_until};
