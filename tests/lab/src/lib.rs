@@ -37,6 +37,7 @@ pub mod paths;
 mod prober;
 mod process;
 mod report;
+pub mod site;
 mod skip;
 mod time;
 pub mod tools;
