@@ -38,6 +38,7 @@ pub mod paths;
 mod prober;
 mod process;
 mod report;
+pub mod site;
 mod skip;
 mod status;
 mod time;
