@@ -15,8 +15,8 @@ use aya::{
     programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode, links::FdLink, tc::TcAttachOptions},
 };
 use responder_lab::{
-    Agent, Lab, NetNs, Node, StaticFile, Status, XdpSeen, bpftool, paths, reference_program,
-    root_or_skip, tools, wait_until, xdp_on,
+    Agent, Lab, NetNs, Node, StaticFile, Status, XdpSeen, bpftool, paths, reference_program, root_or_skip,
+    tools, wait_until, xdp_on,
 };
 
 const SOON: Duration = Duration::from_secs(20);
