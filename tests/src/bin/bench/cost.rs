@@ -135,7 +135,7 @@ fn run(ebpf: &Ebpf, program: &str, frame: &[u8], verdict: u32) -> Result<f64> {
 }
 
 /// What this thread has had of its CPU: others that want it do not count.
-fn cpu_time() -> Result<Duration> {
+pub(crate) fn cpu_time() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
