@@ -16,6 +16,7 @@ mod groups;
 mod reconcile;
 mod report;
 mod signals;
+mod start;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,15 +32,15 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
-pub use self::reconcile::AllForeign;
 use self::{events::Events, file::FileWatch, groups::Joiner, reconcile::LinkState, signals::Signals};
+pub use self::{reconcile::AllForeign, start::run};
 use crate::{
     config::StaticConfig,
     control::{Server, StatusRequest},
     datapath::{
         maps::Maps,
         object::{LoadOptions, Object},
-        pins::{Lock, Pins},
+        pins::Pins,
         xdp::{WantedAttach, WantedMode},
     },
     decision::{
@@ -122,47 +123,6 @@ struct Agent {
     burst_errors: u64,
 }
 
-/// Runs until a signal ends it.
-///
-/// # Errors
-///
-/// If it cannot start: the static file is bad, the host is not fit, or other programs hold all interfaces.
-pub async fn run(options: Options) -> Result<()> {
-    let config = StaticConfig::read(&options.file)?;
-    let pins = Pins::create(&options.bpffs)?;
-    let mut signals = Signals::new()?;
-    let Some(lock) = take_lock(&pins, &mut signals).await? else {
-        return Ok(()); // told to end while waiting
-    };
-    let (mut net, follower) = crate::net::watch::watch().await.context("cannot follow the links")?;
-    let state = net.borrow_and_update().clone();
-    let mut agent = Agent::new(options, pins, config, state)?;
-    agent.start()?;
-    agent.run(signals, net, follower).await?;
-    drop(lock);
-    Ok(())
-}
-
-/// Takes the agent's lock, waiting for another agent to end. `None`: told to end meanwhile.
-async fn take_lock(pins: &Pins, signals: &mut Signals) -> Result<Option<Lock>> {
-    if let Ok(lock) = pins.try_lock() {
-        return Ok(Some(lock));
-    }
-    tracing::info!(
-        bpffs = %pins.root().display(),
-        "another agent runs here; waiting for its end to take over"
-    );
-    let waiting = pins.clone();
-    let wait = tokio::task::spawn_blocking(move || waiting.wait_for_lock());
-    tokio::select! {
-        lock = wait => Ok(Some(lock.context("waiting for the lock")??)),
-        () = signals.end.recv() => {
-            // The thread that waits cannot be told; it ends with the process.
-            std::process::exit(0);
-        }
-    }
-}
-
 impl Agent {
     fn new(options: Options, pins: Pins, config: StaticConfig, net: Arc<NetState>) -> Result<Self> {
         let load = LoadOptions { capacity: options.capacity, log: options.ebpf_log };
@@ -231,14 +191,13 @@ impl Agent {
     async fn run(
         mut self,
         signals: Signals,
+        mut file: FileWatch,
+        server: Server,
         mut net: watch::Receiver<Arc<NetState>>,
         follower: impl Future<Output = Result<(), NetError>>,
     ) -> Result<()> {
         let Signals { mut end, mut hangup } = signals;
         let mut events = Events::open(&self.pins, &mut self.object, self.options.ebpf_log)?;
-        let mut file = FileWatch::new(&self.options.file)?;
-        let server = Server::bind(&self.options.run_dir)
-            .with_context(|| format!("cannot listen in {}", self.options.run_dir.display()))?;
         let (requests, mut asked) = mpsc::channel::<StatusRequest>(16);
         let serve = server.serve(requests, self.journal.clone());
         tokio::pin!(serve, follower);
@@ -323,12 +282,15 @@ impl Agent {
     fn reread(&mut self) {
         match StaticConfig::read(&self.options.file) {
             Ok(config) => {
-                self.file_error = None;
-                if config != self.config {
+                let was_bad = self.file_error.take().is_some();
+                let changed = config != self.config;
+                if changed || was_bad {
                     self.tell(Happening::Configured {
                         vips: config.vips.len(),
                         refused: config.refused.len(),
                     });
+                }
+                if changed {
                     self.config = config;
                     self.replan();
                 }

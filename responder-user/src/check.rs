@@ -12,7 +12,7 @@ use std::{
 use anyhow::Result;
 use serde::Serialize;
 
-pub use host::explain_unfit;
+pub use host::{ShiftedClock, explain_unfit};
 
 /// How something stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

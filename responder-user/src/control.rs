@@ -99,14 +99,19 @@ pub struct Server {
 
 impl Server {
     /// Listens in `run_dir`, which is created if it is missing. A socket left by an agent that was killed is
-    /// replaced: the caller holds the agent's lock.
+    /// replaced.
     ///
     /// # Errors
     ///
-    /// If the directory or the socket cannot be made.
+    /// If the directory or the socket cannot be made, or another agent answers there.
     pub fn bind(run_dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(run_dir)?;
         let path = socket_path(run_dir);
+        // Not one with the same pins, whose lock the caller has, but one with others.
+        if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+            let reason = "another agent listens there; give each agent its own --run-dir";
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, reason));
+        }
         match fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -164,19 +169,20 @@ async fn client(
         "watch" => loop {
             let mut closed = String::new();
             tokio::select! {
-                happening = journal.recv() => match happening {
-                    Ok(happening) => {
-                        if reply_line(&mut stream, &happening).await.is_err() {
-                            return;
+                happening = journal.recv() => {
+                    let happening = match happening {
+                        Ok(happening) => happening,
+                        Err(broadcast::error::RecvError::Lagged(events)) => {
+                            let missed = Happening::Missed { events };
+                            missed.log();
+                            missed
                         }
+                        Err(broadcast::error::RecvError::Closed) => return,
+                    };
+                    if reply_line(&mut stream, &happening).await.is_err() {
+                        return;
                     }
-                    Err(broadcast::error::RecvError::Lagged(happenings)) => {
-                        if reply_line(&mut stream, &Happening::Missed { happenings }).await.is_err() {
-                            return;
-                        }
-                    }
-                    Err(broadcast::error::RecvError::Closed) => return,
-                },
+                }
                 // The client hung up.
                 _ = stream.read_line(&mut closed) => return,
             }

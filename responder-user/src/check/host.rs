@@ -16,7 +16,10 @@ use super::{
     Finding,
     Verdict::{Bad, Limited, Ok as Fine},
 };
-use crate::datapath::{object::OBJECT, pins::Pins, xdp::chain};
+use crate::{
+    datapath::{object::OBJECT, pins::Pins, xdp::chain},
+    net::boot,
+};
 
 /// Capabilities by number (include/uapi/linux/capability.h), and what each is for.
 const CAPABILITIES: [(u32, &str, &str); 3] = [
@@ -27,7 +30,7 @@ const CAPABILITIES: [(u32, &str, &str); 3] = [
 const SYS_ADMIN: u32 = 21;
 
 pub(super) fn check(bpffs: &Path) -> Vec<Finding> {
-    vec![kernel(), btf(), capabilities(), lockdown(), file_system(bpffs), load()]
+    vec![kernel(), btf(), clock(), capabilities(), lockdown(), file_system(bpffs), load()]
 }
 
 fn kernel() -> Finding {
@@ -60,6 +63,21 @@ fn btf() -> Finding {
         )
     }
 }
+
+fn clock() -> Finding {
+    match boot::namespace_offset() {
+        0 => Finding::new("clock", Fine, "the agent and the programs read the same CLOCK_BOOTTIME"),
+        offset => Finding::new("clock", Bad, ShiftedClock(offset).to_string()),
+    }
+}
+
+/// The agent's clock is not the programs'.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "this process lives in a time namespace whose CLOCK_BOOTTIME is {0} s off, and the programs in the kernel read \
+     the real one: deadlines would be off by as much; run it in the host's time namespace"
+)]
+pub struct ShiftedClock(pub i64);
 
 /// The effective capabilities of this process.
 fn effective() -> Option<u64> {

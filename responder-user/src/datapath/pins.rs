@@ -25,7 +25,7 @@ use nix::{
     fcntl::{Flock, FlockArg},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
-use responder_common::layout::LAYOUT_VERSION;
+use responder_common::layout::{LAYOUT_VERSION, MAPS};
 
 /// Why the pin directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -148,17 +148,25 @@ impl Pins {
         lock(&self.root, FlockArg::LockExclusiveNonblock)
     }
 
-    /// Waits for the agent's lock, announcing itself as successor meanwhile. Blocks the thread.
+    /// Announces this process as the successor of the agent that runs, while the result is held.
+    ///
+    /// # Errors
+    ///
+    /// If the directory cannot be opened.
+    pub fn announce_successor(&self) -> Result<Lock, PinsError> {
+        lock(&self.successor_dir(), FlockArg::LockShared)
+    }
+
+    /// Waits for the agent's lock. Blocks the thread.
     ///
     /// # Errors
     ///
     /// If the directory cannot be opened.
     pub fn wait_for_lock(&self) -> Result<Lock, PinsError> {
-        let _announced = lock(&self.successor_dir(), FlockArg::LockShared)?;
         lock(&self.root, FlockArg::LockExclusive)
     }
 
-    /// True if an agent waits in [`Pins::wait_for_lock`].
+    /// True if somebody holds [`Pins::announce_successor`].
     #[must_use]
     pub fn successor_waits(&self) -> bool {
         matches!(lock(&self.successor_dir(), FlockArg::LockExclusiveNonblock), Err(PinsError::Locked { .. }))
@@ -180,6 +188,12 @@ impl Pins {
     #[must_use]
     pub fn map(&self, name: &str) -> PathBuf {
         self.maps_dir().join(name)
+    }
+
+    /// True if an agent runs or has run here.
+    #[must_use]
+    pub fn in_use(&self) -> bool {
+        MAPS.iter().any(|name| self.map(name).exists())
     }
 
     /// Where links are.

@@ -1,6 +1,7 @@
 //! The agent in a host's namespace.
 
 use std::{
+    ffi::OsStr,
     fmt::Write as _,
     fs,
     net::IpAddr,
@@ -231,6 +232,17 @@ impl Commands {
             .env("RESPONDER_BPFFS", &self.bpffs)
             .env("RESPONDER_RUN_DIR", &self.run_dir)
             .env("NO_COLOR", "1");
+        command
+    }
+
+    /// Like [`Commands::command`], run by another program that takes the command line, such as `setpriv OPTIONS`.
+    #[must_use]
+    pub fn command_by(&self, runner: &[&str], subcommand: &str) -> Command {
+        let inner = self.command(subcommand);
+        let mut words = runner.iter().map(OsStr::new).chain([inner.get_program()]).chain(inner.get_args());
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
+        command.envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
         command
     }
 

@@ -24,6 +24,7 @@
 //! after a SIGKILL, by the next process that builds a lab.
 
 mod agent;
+mod bpf;
 mod capture;
 mod cleanup;
 pub mod frames;
@@ -37,12 +38,15 @@ pub mod paths;
 mod prober;
 mod process;
 mod report;
+pub mod site;
 mod skip;
+mod status;
 mod time;
 pub mod tools;
 pub mod traffic;
 
 pub use agent::{Agent, Commands, READY_DEADLINE, StaticFile};
+pub use bpf::{XdpSeen, bpftool, program_exists, reference_program, xdp_on};
 pub use capture::Capture;
 pub use cleanup::{cleanup_kept, cleanup_stale};
 pub use lab::{Builder, Lab, namespaces};
@@ -50,9 +54,10 @@ pub use mac::Mac;
 pub use neigh::{Change, Neighbour, NeighbourWatch, neighbour, neighbours, resolve};
 pub use node::{BPFFS, Nic, Node};
 pub use ns::{COMMAND_DEADLINE, NetNs};
-pub use packet::send;
+pub use packet::{send, send_all};
 pub use prober::{GRACE, Prober, Probing};
 pub use process::{Output, Process};
 pub use report::{Answer, Double, Report, Silence};
 pub use skip::{root_or_skip, skip, tools_or_skip};
+pub use status::Status;
 pub use time::{BootTime, wait_until};

@@ -1,0 +1,79 @@
+//! What comes before the agent's loop.
+
+use anyhow::{Context as _, Result};
+
+use super::{Agent, Options, file::FileWatch, signals::Signals};
+use crate::{
+    check::ShiftedClock,
+    config::StaticConfig,
+    control::Server,
+    datapath::pins::{Lock, Pins},
+    net::boot,
+};
+
+/// Runs until a signal ends it.
+///
+/// # Errors
+///
+/// If it cannot start: the static file is bad, the host is not fit, or other programs hold all interfaces.
+pub async fn run(options: Options) -> Result<()> {
+    let config = StaticConfig::read(&options.file)?;
+    let offset = boot::namespace_offset();
+    if offset != 0 {
+        return Err(ShiftedClock(offset).into());
+    }
+    let pins = Pins::create(&options.bpffs)?;
+    let mut signals = Signals::new()?;
+    let Some(lock) = take_lock(&pins, &mut signals).await? else {
+        return Ok(()); // told to end while waiting
+    };
+    let fresh = !pins.in_use();
+    let started = async {
+        // What may fail comes before what others could see.
+        let file = FileWatch::new(&options.file)?;
+        let server = Server::bind(&options.run_dir)
+            .with_context(|| format!("cannot listen in {}", options.run_dir.display()))?;
+        let (mut net, follower) = crate::net::watch::watch().await.context("cannot follow the links")?;
+        let state = net.borrow_and_update().clone();
+        let mut agent = Agent::new(options, pins.clone(), config, state)?;
+        agent.start()?;
+        anyhow::Ok((agent, file, server, net, follower))
+    };
+    let (agent, file, server, net, follower) = match started.await {
+        Ok(started) => started,
+        Err(error) => {
+            // Where nothing of ours was, nothing stays.
+            if fresh && let Err(left) = pins.remove() {
+                tracing::warn!(error = %left, "left behind");
+            }
+            return Err(error);
+        }
+    };
+    agent.run(signals, file, server, net, follower).await?;
+    drop(lock);
+    Ok(())
+}
+
+/// Takes the agent's lock, waiting for another agent to end. `None`: told to end meanwhile.
+async fn take_lock(pins: &Pins, signals: &mut Signals) -> Result<Option<Lock>> {
+    if let Ok(lock) = pins.try_lock() {
+        return Ok(Some(lock));
+    }
+    let announced = pins.announce_successor()?;
+    tracing::info!(
+        bpffs = %pins.root().display(),
+        "another agent runs here; waiting for its end to take over"
+    );
+    let waiting = pins.clone();
+    let wait = tokio::task::spawn_blocking(move || waiting.wait_for_lock());
+    tokio::select! {
+        lock = wait => {
+            drop(announced);
+            Ok(Some(lock.context("waiting for the lock")??))
+        }
+        () = signals.end.recv() => {
+            // The thread that waits cannot be told; it ends with the process.
+            std::process::exit(0);
+        }
+    }
+}
