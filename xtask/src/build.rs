@@ -56,7 +56,7 @@ pub(crate) struct Executable {
 /// # Errors
 ///
 /// The build fails (cargo has said why), or cargo's messages cannot be read.
-fn executables(arguments: &[&str]) -> Result<Vec<Executable>> {
+pub(crate) fn executables(arguments: &[&str]) -> Result<Vec<Executable>> {
     let mut command = cargo();
     command.args(arguments).arg("--message-format=json-render-diagnostics");
     command.stdin(Stdio::null()).stderr(Stdio::inherit());
