@@ -124,25 +124,26 @@ fn filter(name: &str) -> io::Result<SchedClassifierLink> {
     SchedClassifierLink::attached(name, TcAttachType::Egress, PRIORITY, HANDLE, None)
 }
 
-/// Removes the clsact filter if there is one, and then the qdisc if nobody else uses it.
-fn remove_filter(ifindex: u32, name: &str) {
+/// Removes the clsact filter if there is one, and then the qdisc if nobody else uses it. False: there is none.
+fn remove_filter(ifindex: u32, name: &str) -> bool {
     if !filter(name).is_ok_and(|filter| filter.detach().is_ok()) {
-        return; // there is none
+        return false;
     }
     if let Err(error) = remove_unused_clsact(ifindex) {
         tracing::warn!(link = name, %error, "cannot remove the clsact qdisc");
     }
+    true
 }
 
-/// Detaches what this or an earlier agent has attached to the interface.
+/// Detaches what this or an earlier agent has attached to the interface. False: there was nothing.
 ///
 /// # Errors
 ///
 /// If a pin cannot be removed.
-pub fn detach(pins: &Pins, ifindex: u32, name: Option<&str>) -> Result<(), DatapathError> {
-    unpin(&pins.tx_link(ifindex))?;
-    if let Some(name) = name {
-        remove_filter(ifindex, name);
-    }
-    Ok(())
+pub fn detach(pins: &Pins, ifindex: u32, name: Option<&str>) -> Result<bool, DatapathError> {
+    let path = pins.tx_link(ifindex);
+    let pinned = path.exists();
+    unpin(&path)?;
+    let filtered = name.is_some_and(|name| remove_filter(ifindex, name));
+    Ok(pinned || filtered)
 }
