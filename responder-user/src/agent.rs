@@ -32,8 +32,8 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
-pub use self::{reconcile::AllForeign, start::run};
 use self::{events::Events, file::FileWatch, groups::Joiner, reconcile::LinkState, signals::Signals};
+pub use self::{reconcile::AllForeign, start::run};
 use crate::{
     config::StaticConfig,
     control::{Server, StatusRequest},

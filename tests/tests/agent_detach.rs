@@ -11,8 +11,8 @@ use std::{
 use agent_traces::Traces;
 use anyhow::{Context as _, Result, ensure};
 use responder_lab::{
-    Agent, Commands, Lab, Node, StaticFile, Status, bpftool, program_exists, reference_program,
-    root_or_skip, tools, wait_until, xdp_on,
+    Agent, Commands, Lab, Node, StaticFile, Status, bpftool, program_exists, reference_program, root_or_skip,
+    tools, wait_until, xdp_on,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -120,6 +120,53 @@ fn detaches_beside_a_program_of_somebody_else() {
         let commands = agent.commands().clone();
         agent.kill().unwrap();
         ensure_detached(a, &commands, &programs, &before).unwrap();
+    }
+}
+
+/// Two agents in one namespace, each with its own link and pins: what is the other's is somebody else's.
+#[test]
+fn detaches_beside_another_agent() {
+    if !root_or_skip("detaches_beside_another_agent") {
+        return;
+    }
+    let lab = Lab::builder().hosts(&["a"]).segments(2).build().unwrap();
+    let (a, c) = (lab.node("a"), lab.node("c"));
+    for via in ["link", "netlink"] {
+        let first = Agent::start(a, &file(), &["--attach", via]).unwrap();
+        // The client's directory on bpffs is removed with the lab, too.
+        let bpffs = c.bpffs().join("second");
+        let run_dir = c.dir().join("run");
+        let path = c.dir().join("static.toml");
+        fs::write(&path, StaticFile::on(&["eth1"]).own(&VIPS).text()).unwrap();
+        let commands = first.commands().clone();
+        let words = |subcommand: &str| {
+            let mut command = commands.command(subcommand);
+            command.env("RESPONDER_BPFFS", &bpffs).env("RESPONDER_RUN_DIR", &run_dir);
+            command
+        };
+        let mut command = words("run");
+        command.arg("--static").arg(&path).args(["--attach", via]);
+        let mut second = a.ns().spawn(command).unwrap();
+        second.wait_line(SOON, |line| line.contains("ready")).unwrap();
+        let asked = tools::arping(c.ns(), "eth1", V4, &[]).unwrap().one().unwrap();
+        assert_eq!(asked, a.nics()[1].mac);
+        assert_eq!(tools::arping(c.ns(), "eth0", V4, &[]).unwrap().one().unwrap(), a.mac());
+        second.kill().unwrap();
+
+        // A new first agent has nothing to do with eth1, nor has detaching it.
+        let both = Traces::of(a).unwrap();
+        first.kill().unwrap();
+        let first = Agent::start(a, &file(), &["--attach", via]).unwrap();
+        assert_eq!(Traces::of(a).unwrap(), both, "{via}");
+        first.terminate().unwrap();
+        commands.output("detach", &[]).unwrap().ok().unwrap();
+        let left = Traces::of(a).unwrap();
+        assert_eq!(left.xdp, ["eth1"], "{via}");
+        assert_eq!(left.filters.len() + left.tcx.len(), 1, "{via}: {left:?}");
+
+        let detached = a.ns().spawn(words("detach")).unwrap().finish(SOON).unwrap().ok().unwrap();
+        assert!(detached.stderr.contains("detached from eth1"), "{}", detached.stderr);
+        wait_until("nothing left", SOON, || (Traces::of(a).ok()? == Traces::none()).then_some(())).unwrap();
     }
 }
 

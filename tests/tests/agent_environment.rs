@@ -11,8 +11,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use responder_lab::{
-    Agent, Commands, Lab, Node, Output, StaticFile, Status, bpftool, paths, reference_program,
-    root_or_skip, skip, tools, tools_or_skip, xdp_on,
+    Agent, Commands, Lab, Node, Output, StaticFile, Status, bpftool, paths, reference_program, root_or_skip,
+    skip, tools, tools_or_skip, xdp_on,
 };
 use serde_json::Value;
 
@@ -280,7 +280,11 @@ fn check_says_what_works_and_what_not() {
     a.ns().ip("link add br7 type bridge\nlink set br7 up").unwrap();
     let check = commands.output("check", &["br7"]).unwrap();
     assert_eq!(check.code(), Some(0), "{}", check.stdout);
-    assert!(check.stdout.lines().any(|l| l.starts_with("limited") && l.contains("generic")), "{}", check.stdout);
+    assert!(
+        check.stdout.lines().any(|l| l.starts_with("limited") && l.contains("generic")),
+        "{}",
+        check.stdout
+    );
 
     let agent = Agent::start(a, &file(), &[]).unwrap();
     let id = xdp_on(a.ns(), "eth0").unwrap().unwrap().id;

@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use responder_lab::{
-    Agent, Capture, Lab, NeighbourWatch, Node, Prober, Probing, StaticFile, Status, frames::Body,
-    neighbour, root_or_skip, wait_until,
+    Agent, Capture, Lab, NeighbourWatch, Node, Prober, Probing, StaticFile, Status, frames::Body, neighbour,
+    root_or_skip, wait_until,
 };
 
 const SOON: Duration = Duration::from_secs(20);

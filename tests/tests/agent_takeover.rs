@@ -8,8 +8,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use responder_lab::{
-    Agent, BootTime, Lab, Node, Prober, Probing, Report, StaticFile, Status, bpftool, root_or_skip,
-    tools, xdp_on,
+    Agent, BootTime, Lab, Node, Prober, Probing, Report, StaticFile, Status, bpftool, root_or_skip, tools,
+    xdp_on,
 };
 
 const SOON: Duration = Duration::from_secs(20);
