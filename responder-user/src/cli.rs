@@ -18,9 +18,8 @@ use crate::{
     config::ConfigError,
     control,
     datapath::{
-        DatapathError,
         pins::PinsError,
-        xdp::{WantedAttach, WantedMode},
+        xdp::{WantedAttach, WantedMode, chain},
     },
     decision::{burst::BurstPolicy, fence::FencePolicy},
     detach, status, telemetry,
@@ -299,10 +298,7 @@ pub fn fail(error: &anyhow::Error) -> ExitCode {
     } else {
         1
     };
-    let text = unfit.unwrap_or_else(|| match error.downcast_ref::<DatapathError>() {
-        Some(datapath) => crate::datapath::xdp::chain(datapath),
-        None => format!("{error:#}"),
-    });
+    let text = unfit.unwrap_or_else(|| chain(error.as_ref()));
     // If standard error is gone there is nobody to tell.
     writeln!(io::stderr(), "responder: {text}").ok();
     ExitCode::from(code)
