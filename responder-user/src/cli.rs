@@ -18,9 +18,8 @@ use crate::{
     config::ConfigError,
     control,
     datapath::{
-        DatapathError,
         pins::PinsError,
-        xdp::{WantedAttach, WantedMode},
+        xdp::{WantedAttach, WantedMode, chain},
     },
     decision::{burst::BurstPolicy, fence::FencePolicy},
     detach, status, telemetry,
@@ -314,10 +313,7 @@ pub fn fail(error: &anyhow::Error) -> ExitCode {
     } else {
         1
     };
-    let text = unfit.unwrap_or_else(|| match error.downcast_ref::<DatapathError>() {
-        Some(datapath) => crate::datapath::xdp::chain(datapath),
-        None => format!("{error:#}"),
-    });
+    let text = unfit.unwrap_or_else(|| chain(error.as_ref()));
     if telemetry::is_json() {
         tracing::error!(exit_code = code, "{text}");
     } else {

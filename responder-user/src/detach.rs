@@ -8,6 +8,7 @@ use crate::{
     control,
     datapath::{
         egress,
+        object::is_ours,
         pins::{Pins, names},
         xdp,
     },
@@ -29,12 +30,14 @@ pub fn run(bpffs: &Path, run_dir: &Path) -> Result<ExitCode> {
     for interface in &interfaces {
         let index = interface.index();
         let name = interface.name().to_string_lossy();
-        let linked = pins.xdp_link(index).exists() || pins.tx_link(index).exists();
-        let running =
-            xdp::query(index)?.is_some_and(|x| crate::datapath::object::is_ours(&pins, "xdp", x.prog_id));
-        if linked || running {
+        let mut found = pins.xdp_link(index).exists()
+            || xdp::query(index)?.is_some_and(|x| is_ours(&pins, "xdp", x.prog_id));
+        if found {
             xdp::detach(&pins, index)?;
-            egress::detach(&pins, index, Some(&name))?;
+        }
+        // It may be there without the other, where somebody else's XDP program is, and a filter leaves no pin.
+        found |= egress::detach(&pins, index, Some(&name))?;
+        if found {
             eprintln!("detached from {name}");
             detached += 1;
         }

@@ -323,6 +323,39 @@ fn pin_tcx(ns: &NetNs, pin: &Path) -> Result<()> {
     })
 }
 
+/// A filter that is not ours at the very place of ours.
+#[test]
+fn a_filter_of_somebody_else_in_our_place() {
+    if !root_or_skip("a_filter_of_somebody_else_in_our_place") {
+        return;
+    }
+    let lab = lab().unwrap();
+    let (a, c) = (lab.node("a"), lab.node("c"));
+    a.ns().check(&["tc", "qdisc", "add", "dev", "eth0", "clsact"]).unwrap();
+    let filter = ["tc", "filter", "add", "dev", "eth0", "egress", "prio", "49000", "handle", "0x7e5"];
+    let pass = ["protocol", "all", "bpf", "bytecode", "1,6 0 0 0", "flowid", "1:1"];
+    a.ns().check(&[&filter[..], &pass[..]].concat()).unwrap();
+    let show = || a.ns().check(&["tc", "filter", "show", "dev", "eth0", "egress"]).unwrap();
+    let before = show();
+    assert!(before.contains("0x7e5") && before.contains("flowid 1:1"), "{before}");
+    for (via, egress) in [("auto", "tcx"), ("netlink", "")] {
+        let mut agent = Agent::start(a, &file(), &["--attach", via]).unwrap();
+        ensure_answered(c, a).unwrap();
+        let status = Status::read(agent.commands()).unwrap();
+        let link = status.agent_link("eth0");
+        assert_eq!(link["egress"].as_str().unwrap_or(""), egress, "{link}");
+        if egress.is_empty() {
+            let named = |text: &str| text.contains("egress by clsact") && text.contains("left alone");
+            assert!(named(&link["tried"].to_string()), "{link}");
+            agent.process().wait_line(SOON, named).unwrap();
+        }
+        let commands = agent.commands().clone();
+        agent.terminate().unwrap();
+        commands.output("detach", &[]).unwrap().ok().unwrap();
+        assert_eq!(show(), before);
+    }
+}
+
 /// What an agent that was killed had attached to a link that the next one's file does not name.
 #[test]
 fn a_link_left_out_at_a_restart_is_left_clean() {

@@ -1,12 +1,16 @@
 //! Agents that end and agents that follow them: without a gap where one follows, silent where none does.
 
 use std::{
+    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
-use nix::sys::signal::Signal;
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::signal::Signal,
+};
 use responder_lab::{
     Agent, BootTime, Lab, Node, Prober, Probing, Report, StaticFile, Status, bpftool, root_or_skip, tools,
     xdp_on,
@@ -179,6 +183,28 @@ fn a_waiting_agent_can_be_told_to_end() {
     let commands = first.commands().clone();
     assert!(first.terminate().unwrap().success());
     assert_eq!(Status::read(&commands).unwrap().state(V4.into()), "standby");
+}
+
+/// The agent that was waited for removed all its pins at its end, as one does that failed to start.
+#[test]
+fn a_waiting_agent_finds_the_directory_gone() {
+    if !root_or_skip("a_waiting_agent_finds_the_directory_gone") {
+        return;
+    }
+    let lab = lab().unwrap();
+    let (a, c) = (lab.node("a"), lab.node("c"));
+    fs::create_dir(a.bpffs()).unwrap();
+    let directory = fs::File::open(a.bpffs()).unwrap();
+    let lock = Flock::lock(directory, FlockArg::LockExclusiveNonblock).unwrap();
+    let mut agent = Agent::spawn(a, &file(), &[]).unwrap();
+    agent.process().wait_line(SOON, |line| line.contains("another agent runs here")).unwrap();
+    fs::remove_dir_all(a.bpffs()).unwrap();
+    drop(lock);
+    agent.wait_ready().unwrap();
+    assert_eq!(tools::arping(c.ns(), "eth0", V4, &[]).unwrap().one().unwrap(), a.mac());
+    // The lock is on what is there now.
+    let output = agent.commands().output("detach", &[]).unwrap();
+    assert!(output.stderr.contains("another agent runs on"), "{}", output.stderr);
 }
 
 /// Told to end by `signal`: silent from then on, the kernel with the VIPs on its `lo`, too.

@@ -23,7 +23,7 @@ use crate::{
 };
 
 fn detach(pins: &Pins, index: u32, name: Option<&str>) {
-    for result in [xdp::detach(pins, index), egress::detach(pins, index, name)] {
+    for result in [xdp::detach(pins, index), egress::detach(pins, index, name).map(drop)] {
         if let Err(error) = result {
             tracing::warn!(index, error = %chain(&error), "cannot detach");
         }
@@ -183,15 +183,8 @@ impl Agent {
     /// Detaches from links that an earlier agent was told to use and this one is not. Those with a pinned link
     /// are found by it; those attached by netlink only so.
     pub(super) fn leave_other_links(&mut self) {
-        for (index, link) in &self.net.links {
-            if self.plan.links.contains_key(index) {
-                continue;
-            }
-            let ours =
-                xdp::query(*index).ok().flatten().is_some_and(|x| is_ours(&self.pins, "xdp", x.prog_id));
-            if ours {
-                detach(&self.pins, *index, Some(&link.name));
-            }
+        for (index, link) in self.net.links.iter().filter(|(index, _)| !self.plan.links.contains_key(index)) {
+            detach(&self.pins, *index, Some(&link.name));
         }
     }
 

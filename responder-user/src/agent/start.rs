@@ -1,13 +1,14 @@
 //! What comes before the agent's loop.
 
 use anyhow::{Context as _, Result};
+use tokio::task::JoinError;
 
 use super::{Agent, Options, file::FileWatch, signals::Signals};
 use crate::{
     check::ShiftedClock,
     config::StaticConfig,
     control::Server,
-    datapath::pins::{Lock, Pins},
+    datapath::pins::{Lock, Pins, PinsError},
     net::boot,
 };
 
@@ -56,9 +57,22 @@ pub async fn run(options: Options) -> Result<()> {
 
 /// Takes the agent's lock, waiting for another agent to end. `None`: told to end meanwhile.
 async fn take_lock(pins: &Pins, signals: &mut Signals) -> Result<Option<Lock>> {
-    if let Ok(lock) = pins.try_lock() {
-        return Ok(Some(lock));
+    loop {
+        let lock = match pins.try_lock() {
+            Err(PinsError::Locked { .. }) => wait_for_lock(pins, signals).await,
+            other => other.map(Some),
+        };
+        match lock {
+            Ok(None) => return Ok(None),
+            Ok(Some(lock)) if pins.is_locked_by(&lock) => return Ok(Some(lock)),
+            Err(error) if !error.is_not_found() => return Err(error.into()),
+            // Who had it before has removed the directory.
+            Ok(Some(_)) | Err(_) => drop(Pins::create(pins.root())?),
+        }
     }
+}
+
+async fn wait_for_lock(pins: &Pins, signals: &mut Signals) -> Result<Option<Lock>, PinsError> {
     let announced = pins.announce_successor()?;
     tracing::info!(
         bpffs = %pins.root().display(),
@@ -67,9 +81,14 @@ async fn take_lock(pins: &Pins, signals: &mut Signals) -> Result<Option<Lock>> {
     let waiting = pins.clone();
     let wait = tokio::task::spawn_blocking(move || waiting.wait_for_lock());
     tokio::select! {
-        lock = wait => {
+        ended = wait => {
             drop(announced);
-            Ok(Some(lock.context("waiting for the lock")??))
+            let failed = |error: JoinError| PinsError::Io {
+                action: "wait for the lock of",
+                path: pins.root().to_owned(),
+                source: error.into(),
+            };
+            ended.map_err(failed)?.map(Some)
         }
         () = signals.end.recv() => {
             // The thread that waits cannot be told; it ends with the process.

@@ -11,15 +11,17 @@ use serde::Serialize;
 
 use super::{
     DatapathError,
-    object::Object,
+    object::{Object, is_ours},
     pins::Pins,
     xdp::{Attempt, WantedAttach, chain, unpin},
 };
-use crate::net::tc::remove_unused_clsact;
+use crate::net::tc::{egress_program, remove_unused_clsact};
 
 /// Where the filter is: a place of its own, so that it can be found again.
 const PRIORITY: u16 = 49_000;
-const HANDLE: TcHandle = TcHandle::new(0, 0x7e5);
+const MINOR: u16 = 0x7e5;
+const HANDLE: u32 = MINOR as u32;
+const TC_HANDLE: TcHandle = TcHandle::new(0, MINOR);
 
 /// How the egress program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -48,14 +50,14 @@ pub fn attach(
         match attach_tcx(object, pins, ifindex, name) {
             Ok(()) => {
                 // An earlier agent may have used the other way.
-                remove_filter(ifindex, name);
+                remove_filter(pins, ifindex, name);
                 return Ok(EgressVia::Tcx);
             }
             Err(error) => tried.push(Attempt { what: "egress by tcx".to_owned(), error }),
         }
     }
     if how != WantedAttach::Link {
-        match attach_clsact(object, name) {
+        match attach_clsact(object, pins, ifindex, name) {
             Ok(()) => {
                 if let Err(error) = unpin(&pins.tx_link(ifindex)) {
                     tracing::warn!(%error, "cannot remove the earlier egress link");
@@ -96,7 +98,13 @@ fn replace_tcx(object: &mut Object, path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn attach_clsact(object: &mut Object, name: &str) -> Result<(), String> {
+fn attach_clsact(object: &mut Object, pins: &Pins, ifindex: u32, name: &str) -> Result<(), String> {
+    let before = egress_program(ifindex, PRIORITY, HANDLE).map_err(|e| chain(&e))?;
+    if let Some(id) = before.filter(|id| !is_ours(pins, "tx", *id)) {
+        return Err(format!(
+            "a filter (program id {id}) that is not ours is at priority {PRIORITY}, handle {HANDLE:#x}: left alone"
+        ));
+    }
     // There may be one already; if it could not be made, the filter has no place, and that error counts.
     let qdisc = tc::qdisc_add_clsact(name);
     let tx = object.tx().map_err(|e| chain(&e))?;
@@ -116,33 +124,36 @@ fn attach_clsact(object: &mut Object, name: &str) -> Result<(), String> {
 }
 
 fn attach_filter(tx: &mut SchedClassifier, name: &str) -> Result<SchedClassifierLinkId, ProgramError> {
-    let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
+    let options = NlOptions { priority: PRIORITY, handle: TC_HANDLE, classid: None };
     tx.attach_with_options(name, TcAttachType::Egress, TcAttachOptions::Netlink(options))
 }
 
 fn filter(name: &str) -> io::Result<SchedClassifierLink> {
-    SchedClassifierLink::attached(name, TcAttachType::Egress, PRIORITY, HANDLE, None)
+    SchedClassifierLink::attached(name, TcAttachType::Egress, PRIORITY, TC_HANDLE, None)
 }
 
-/// Removes the clsact filter if there is one, and then the qdisc if nobody else uses it.
-fn remove_filter(ifindex: u32, name: &str) {
-    if !filter(name).is_ok_and(|filter| filter.detach().is_ok()) {
-        return; // there is none
+/// Removes our clsact filter if there is one, and then the qdisc if nobody else uses it. False: there is none.
+fn remove_filter(pins: &Pins, ifindex: u32, name: &str) -> bool {
+    let ours = egress_program(ifindex, PRIORITY, HANDLE)
+        .is_ok_and(|program| program.is_some_and(|id| is_ours(pins, "tx", id)));
+    if !ours || !filter(name).is_ok_and(|filter| filter.detach().is_ok()) {
+        return false;
     }
     if let Err(error) = remove_unused_clsact(ifindex) {
         tracing::warn!(link = name, %error, "cannot remove the clsact qdisc");
     }
+    true
 }
 
-/// Detaches what this or an earlier agent has attached to the interface.
+/// Detaches what this or an earlier agent has attached to the interface. False: there was nothing.
 ///
 /// # Errors
 ///
 /// If a pin cannot be removed.
-pub fn detach(pins: &Pins, ifindex: u32, name: Option<&str>) -> Result<(), DatapathError> {
-    unpin(&pins.tx_link(ifindex))?;
-    if let Some(name) = name {
-        remove_filter(ifindex, name);
-    }
-    Ok(())
+pub fn detach(pins: &Pins, ifindex: u32, name: Option<&str>) -> Result<bool, DatapathError> {
+    let path = pins.tx_link(ifindex);
+    let pinned = path.exists();
+    unpin(&path)?;
+    let filtered = name.is_some_and(|name| remove_filter(pins, ifindex, name));
+    Ok(pinned || filtered)
 }

@@ -15,7 +15,7 @@ use std::{
     fs, io,
     os::{
         fd::{FromRawFd as _, OwnedFd},
-        unix::ffi::OsStrExt as _,
+        unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     },
     path::{Path, PathBuf},
 };
@@ -70,6 +70,14 @@ pub enum PinsError {
     },
 }
 
+impl PinsError {
+    /// True if the directory is not there (any more).
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 fn version_name() -> String {
     format!("v{LAYOUT_VERSION}")
 }
@@ -82,7 +90,7 @@ pub struct Pins {
 
 /// A held lock; released when dropped, and by the kernel when the process ends.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "held for its effect")] Flock<fs::File>);
+pub struct Lock(Flock<fs::File>);
 
 impl Pins {
     /// The directory as it is, for looking at it.
@@ -146,6 +154,16 @@ impl Pins {
     /// [`PinsError::Locked`] if somebody has.
     pub fn try_lock(&self) -> Result<Lock, PinsError> {
         lock(&self.root, FlockArg::LockExclusiveNonblock)
+    }
+
+    /// True if `lock` is on the directory as it is now, and not on one that was removed meanwhile.
+    #[must_use]
+    pub fn is_locked_by(&self, lock: &Lock) -> bool {
+        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        match (lock.0.metadata(), fs::metadata(&self.root)) {
+            (Ok(locked), Ok(there)) => identity(locked) == identity(there),
+            (Err(_), _) | (_, Err(_)) => false,
+        }
     }
 
     /// Announces this process as the successor of the agent that runs, while the result is held.
