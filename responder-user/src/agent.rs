@@ -289,7 +289,7 @@ impl Agent {
                 () = end.recv() => break,
                 changed = net.changed() => {
                     changed.context("the kernel's links are not followed any more")?;
-                    self.net = net.borrow_and_update().clone();
+                    self.take_links(&mut net);
                     self.replan();
                 }
                 ended = &mut follower => {
@@ -324,7 +324,7 @@ impl Agent {
             self.beat(now());
             return;
         }
-        self.net = net.borrow_and_update().clone();
+        self.take_links(net);
         self.reread();
         self.replan();
         let at = now();
@@ -335,6 +335,18 @@ impl Agent {
         for vip in self.actual.announcing.clone().into_keys() {
             self.begin_burst(vip, at);
         }
+    }
+
+    /// Takes note of the links as they are now.
+    fn take_links(&mut self, net: &mut watch::Receiver<Arc<NetState>>) {
+        let now = net.borrow_and_update().clone();
+        for (index, link) in &now.links {
+            let before = self.net.links.get(index);
+            if before.is_some_and(|before| before.has_ipv6() != link.has_ipv6()) {
+                self.groups.forget(*index); // the kernel has dropped them
+            }
+        }
+        self.net = now;
     }
 
     fn beat(&mut self, at: Duration) {
