@@ -183,8 +183,8 @@ fn output_that_nobody_reads_is_no_error() {
         let shown = format!("{command:?}");
         let output = unread(&lab, command);
         let text = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.code().is_some_and(|code| code < 2) && !text.contains("panicked"), "{shown}: {text}");
-        assert!(!text.contains("Broken pipe"), "{shown}: {text}");
+        // `check` may have found something bad.
+        assert!(matches!(output.status.code(), Some(0 | 4)) && text.is_empty(), "{shown}: {text}");
     }
     // A watching client learns of it at the next event.
     let (reader, writer) = pipe().unwrap();
@@ -210,11 +210,8 @@ fn colours_only_on_a_terminal_that_wants_them() {
     let mut agent = Agent::start(a, &StaticFile::on(&["eth0"]).own(&[v4(10)]), &[]).unwrap();
     let commands = agent.commands().clone();
     let binary = paths::responder().unwrap();
-    let environment = format!(
-        "RESPONDER_BPFFS={} RESPONDER_RUN_DIR={}",
-        a.bpffs().display(),
-        commands.run_dir().display()
-    );
+    let environment =
+        format!("RESPONDER_BPFFS={} RESPONDER_RUN_DIR={}", a.bpffs().display(), commands.run_dir().display());
     for (variable, coloured) in [("NO_COLOR=", true), ("NO_COLOR=1", false)] {
         let line = format!("env {variable} {environment} {} status", binary.display());
         let shown = a.ns().check(&["script", "-qec", &line, "/dev/null"]).unwrap();
@@ -244,16 +241,23 @@ fn the_log_as_json_to_the_last_word() {
     agent.process().signal(nix::sys::signal::Signal::SIGTERM).unwrap();
     assert!(agent.process().wait(SOON).unwrap().success());
     let json = |text: &str| {
-        let lines = text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap_or_else(|e| panic!("{e}: {l}")));
+        let lines =
+            text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap_or_else(|e| panic!("{e}: {l}")));
         lines.collect::<Vec<_>>()
     };
     let lines = json(&agent.process().stderr());
-    assert!(lines.iter().any(|l| l["level"] == "ERROR" && l["reason"].to_string().contains(":1: ")), "{lines:?}");
+    assert!(
+        lines.iter().any(|l| l["level"] == "ERROR" && l["reason"].to_string().contains(":1: ")),
+        "{lines:?}"
+    );
     assert!(lines.iter().any(|l| l["message"] == "gained" && l["vip"] == "2001:db8::10"), "{lines:?}");
     // One that cannot start says why in the same way.
     let output = responder(&["run", "--static", "none.toml", "--log-format", "json"]);
     let lines = json(&String::from_utf8(output.stderr).unwrap());
-    assert!(lines.last().unwrap()["message"].as_str().unwrap().contains("cannot read none.toml"), "{lines:?}");
+    assert!(
+        lines.last().unwrap()["message"].as_str().unwrap().contains("cannot read none.toml"),
+        "{lines:?}"
+    );
     assert_eq!((lines.last().unwrap()["exit_code"].as_u64(), output.status.code()), (Some(2), Some(2)));
 }
 
@@ -289,7 +293,9 @@ fn watch_for_people_and_for_programs() {
     let claim = arp(Mac::BROADCAST, Arp { op: 1, sha: foreign, spa: vip, tha: Mac::ZERO, tpa: vip });
     send_all(c.ns(), "eth0", &[claim]).unwrap();
     people
-        .wait_line(SOON, |l| l == format!("conflict      192.0.2.10 on eth0 claimed by {foreign} (arp, 1 so far)"))
+        .wait_line(SOON, |l| {
+            l == format!("conflict      192.0.2.10 on eth0 claimed by {foreign} (arp, 1 so far)")
+        })
         .unwrap();
     programs.wait_vip("conflict", v4(10));
     let told: std::collections::BTreeSet<_> =

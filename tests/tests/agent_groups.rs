@@ -26,7 +26,8 @@ fn joined(node: &Node, nic: &str) -> BTreeSet<Ipv6Addr> {
     let groups = text.lines().filter_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let group = Ipv6Addr::from_bits(u128::from_str_radix(fields.get(2)?, 16).ok()?);
-        (fields[1] == nic && group.segments()[..7] == [0xff02, 0, 0, 0, 0, 1, group.segments()[6]]).then_some(group)
+        (fields[1] == nic && group.segments()[..7] == [0xff02, 0, 0, 0, 0, 1, group.segments()[6]])
+            .then_some(group)
     });
     groups.filter(|group| group.segments()[6] >> 8 == 0xff && !own.contains(group)).collect()
 }
@@ -58,8 +59,7 @@ fn joined_for_owned_and_standby_and_left_again() {
     let twin: IpAddr = "2001:db8:0:7::10".parse().unwrap();
     let file = StaticFile::on(&["eth0"]).own(&[v4(10)]).own_on(v6(0x11), &["eth*"]);
     let (ten, eleven, twelve) = (group("2001:db8::10"), group("2001:db8::11"), group("2001:db8::12"));
-    let agent =
-        Agent::start(a, &file.clone().own(&[v6(0x10), twin]).standby(&[v6(0x12)]), &[]).unwrap();
+    let agent = Agent::start(a, &file.clone().own(&[v6(0x10), twin]).standby(&[v6(0x12)]), &[]).unwrap();
     wait_joined(a, "eth0", &[ten, eleven, twelve]);
     wait_joined(a, "eth1", &[eleven]);
     wait_status(agent.commands(), "four groups", |s| s["agent"]["groups"] == 4);
@@ -100,7 +100,8 @@ fn ten_thousand_addresses_are_in_their_groups() {
     }
     let lab = one_host(1);
     let (a, c) = (lab.node("a"), lab.node("c"));
-    let vips: Vec<IpAddr> = (0x10_0001..=0x10_0000 + 10_000).map(|n| "2001:db8:2::".parse::<Ipv6Addr>().unwrap().to_bits() + n)
+    let vips: Vec<IpAddr> = (0x10_0001..=0x10_0000 + 10_000)
+        .map(|n| "2001:db8:2::".parse::<Ipv6Addr>().unwrap().to_bits() + n)
         .map(|bits| IpAddr::V6(Ipv6Addr::from_bits(bits)))
         .collect();
     let agent = Agent::start(a, &StaticFile::on(&["eth0"]).own(&vips), &[]).unwrap();
@@ -144,5 +145,6 @@ fn where_groups_cannot_be_joined_all_multicast_is_received() {
     });
     assert_eq!(states(&status).len(), 1);
     assert_eq!(all_multicast(), 0);
-    wait_until("the group", SOON, || joined(a, "eth0").contains(&group("2001:db8::10")).then_some(())).unwrap();
+    wait_until("the group", SOON, || joined(a, "eth0").contains(&group("2001:db8::10")).then_some(()))
+        .unwrap();
 }

@@ -72,7 +72,9 @@ fn the_agent_runs_with_the_unit_s_capabilities_alone() {
     command.arg("--static").arg(commands.file());
     command.envs(run.get_envs().filter_map(|(key, value)| Some((key, value?))));
     let mut process = a.ns().spawn(command).unwrap();
-    let ready = wait_until("the agent", SOON, || commands.status().ok().filter(|s| states(s).len() == 2));
+    let ready = wait_until("the agent", SOON, || {
+        commands.status().ok().filter(|s| !s["agent"].is_null() && states(s).len() == 2)
+    });
     let status = ready.unwrap_or_else(|e| panic!("{e}: {}", process.last_words()));
     let caps = fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
     let effective = caps.lines().find_map(|l| l.strip_prefix("CapEff:")).unwrap().trim();
