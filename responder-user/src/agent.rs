@@ -7,6 +7,7 @@
 //! * [`file`]: the static file followed.
 //! * [`groups`]: multicast groups joined, beside the loop.
 //! * [`report`]: what the agent says of itself.
+//! * [`signals`]: when to end, to begin, and to read the file again.
 
 mod announce;
 mod events;
@@ -14,6 +15,7 @@ mod file;
 mod groups;
 mod reconcile;
 mod report;
+mod signals;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,20 +27,25 @@ use std::{
 use anyhow::{Context as _, Result};
 use responder_common::layout::SlotState;
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
     sync::{broadcast, mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
 pub use self::reconcile::AllForeign;
-use self::{events::Events, file::FileWatch, groups::Joiner, reconcile::LinkState};
+use self::{
+    events::Events,
+    file::FileWatch,
+    groups::Joiner,
+    reconcile::LinkState,
+    signals::{Signals, take_lock},
+};
 use crate::{
     config::StaticConfig,
     control::{Server, StatusRequest},
     datapath::{
         maps::Maps,
         object::{LoadOptions, Object},
-        pins::{Lock, Pins},
+        pins::Pins,
         xdp::{WantedAttach, WantedMode},
     },
     decision::{
@@ -142,60 +149,6 @@ pub async fn run(options: Options) -> Result<()> {
     Ok(())
 }
 
-/// Takes the agent's lock, waiting for another agent to end. `None`: told to end meanwhile.
-async fn take_lock(pins: &Pins, signals: &mut Signals) -> Result<Option<Lock>> {
-    if let Ok(lock) = pins.try_lock() {
-        return Ok(Some(lock));
-    }
-    tracing::info!(
-        bpffs = %pins.root().display(),
-        "another agent runs here; waiting for its end to take over"
-    );
-    let waiting = pins.clone();
-    let wait = tokio::task::spawn_blocking(move || waiting.wait_for_lock());
-    tokio::select! {
-        lock = wait => Ok(Some(lock.context("waiting for the lock")??)),
-        () = signals.end.recv() => {
-            // The thread that waits cannot be told; it ends with the process.
-            std::process::exit(0);
-        }
-    }
-}
-
-/// The signals that the agent heeds.
-struct Signals {
-    end: EndSignals,
-    hangup: Signal,
-}
-
-/// The signals that ask the agent to end.
-struct EndSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self> {
-        Ok(Self {
-            end: EndSignals {
-                terminate: signal(SignalKind::terminate())?,
-                interrupt: signal(SignalKind::interrupt())?,
-            },
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-}
-
-impl EndSignals {
-    /// Waits for one.
-    async fn recv(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
 impl Agent {
     fn new(options: Options, pins: Pins, config: StaticConfig, net: Arc<NetState>) -> Result<Self> {
         let load = LoadOptions { capacity: options.capacity, log: options.ebpf_log };
@@ -289,8 +242,11 @@ impl Agent {
                 () = end.recv() => break,
                 changed = net.changed() => {
                     changed.context("the kernel's links are not followed any more")?;
-                    self.take_links(&mut net);
-                    self.replan();
+                    if self.take_links(&mut net) {
+                        self.inspect();
+                    } else {
+                        self.replan();
+                    }
                 }
                 ended = &mut follower => {
                     ended?;
@@ -337,16 +293,21 @@ impl Agent {
         }
     }
 
-    /// Takes note of the links as they are now.
-    fn take_links(&mut self, net: &mut watch::Receiver<Arc<NetState>>) {
+    /// Takes note of the links as they are now. Says whether the kernel has reported other XDP programs on them.
+    fn take_links(&mut self, net: &mut watch::Receiver<Arc<NetState>>) -> bool {
         let now = net.borrow_and_update().clone();
+        let mut programs_changed = false;
         for (index, link) in &now.links {
-            let before = self.net.links.get(index);
-            if before.is_some_and(|before| before.has_ipv6() != link.has_ipv6()) {
+            let Some(before) = self.net.links.get(index) else {
+                continue;
+            };
+            if before.has_ipv6() != link.has_ipv6() {
                 self.groups.forget(*index); // the kernel has dropped them
             }
+            programs_changed |= before.xdp != link.xdp;
         }
         self.net = now;
+        programs_changed
     }
 
     fn beat(&mut self, at: Duration) {

@@ -259,6 +259,7 @@ fn what_somebody_detaches_is_attached_again() {
         assert_answers(c, "eth0", vip, a.mac());
     }
     println!("detached to attached again: {:?}", start.elapsed());
+    assert!(start.elapsed() < BY_EVENT, "by the kernel's report, not by the inspection");
     let status = wait_states(agent.commands(), &VIPS.map(|vip| (vip, "eth0", "answering")));
     assert_eq!(states(&status).len(), 2);
 }
