@@ -216,8 +216,11 @@ impl Agent {
                 () = end.recv() => break,
                 changed = net.changed() => {
                     changed.context("the kernel's links are not followed any more")?;
-                    self.net = net.borrow_and_update().clone();
-                    self.replan();
+                    if self.take_links(&mut net) {
+                        self.inspect();
+                    } else {
+                        self.replan();
+                    }
                 }
                 ended = &mut follower => {
                     ended?;
@@ -251,7 +254,7 @@ impl Agent {
             self.beat(now());
             return;
         }
-        self.net = net.borrow_and_update().clone();
+        self.take_links(net);
         self.reread();
         self.replan();
         let at = now();
@@ -262,6 +265,23 @@ impl Agent {
         for vip in self.actual.announcing.clone().into_keys() {
             self.begin_burst(vip, at);
         }
+    }
+
+    /// Takes note of the links as they are now. Says whether the kernel has reported other XDP programs on them.
+    fn take_links(&mut self, net: &mut watch::Receiver<Arc<NetState>>) -> bool {
+        let now = net.borrow_and_update().clone();
+        let mut programs_changed = false;
+        for (index, link) in &now.links {
+            let Some(before) = self.net.links.get(index) else {
+                continue;
+            };
+            if before.has_ipv6() != link.has_ipv6() {
+                self.groups.forget(*index); // the kernel has dropped them
+            }
+            programs_changed |= before.xdp != link.xdp;
+        }
+        self.net = now;
+        programs_changed
     }
 
     fn beat(&mut self, at: Duration) {

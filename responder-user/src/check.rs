@@ -51,20 +51,28 @@ impl Finding {
 pub async fn run(bpffs: &Path, interfaces: &[String], json: bool) -> Result<ExitCode> {
     let mut findings = host::check(bpffs);
     findings.extend(links::check(bpffs, interfaces).await?);
-    let mut out = io::stdout().lock();
-    if json {
-        serde_json::to_writer_pretty(&mut out, &findings)?;
-        writeln!(out)?;
-    } else {
-        for Finding { about, verdict, text } in &findings {
-            let mark = match verdict {
-                Verdict::Ok => "ok     ",
-                Verdict::Limited => "limited",
-                Verdict::Bad => "BAD    ",
-            };
-            writeln!(out, "{mark}  {about:<14} {text}")?;
-        }
+    match print(&findings, json) {
+        // Whoever read the output has had enough.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
+        other => other?,
     }
     let bad = findings.iter().any(|f| f.verdict == Verdict::Bad);
     Ok(ExitCode::from(if bad { 4 } else { 0 }))
+}
+
+fn print(findings: &[Finding], json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, findings)?;
+        return writeln!(out);
+    }
+    for Finding { about, verdict, text } in findings {
+        let mark = match verdict {
+            Verdict::Ok => "ok     ",
+            Verdict::Limited => "limited",
+            Verdict::Bad => "BAD    ",
+        };
+        writeln!(out, "{mark}  {about:<14} {text}")?;
+    }
+    Ok(())
 }

@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clap::{Args, CommandFactory as _, Parser, Subcommand, builder::Styles};
+use clap::{
+    Args, CommandFactory as _, Parser, Subcommand,
+    builder::{BoolishValueParser, Styles},
+};
 use clap_complete::Shell;
 use responder_common::layout::DEFAULT_VIPS;
 
@@ -111,7 +114,7 @@ struct StatusArgs {
     #[command(flatten)]
     place: PlaceArgs,
     /// As JSON.
-    #[arg(long, env = "RESPONDER_JSON")]
+    #[arg(long, env = "RESPONDER_JSON", value_parser = BoolishValueParser::new())]
     json: bool,
 }
 
@@ -123,7 +126,7 @@ struct CheckArgs {
     #[arg(value_name = "INTERFACE")]
     interfaces: Vec<String>,
     /// As JSON.
-    #[arg(long, env = "RESPONDER_JSON")]
+    #[arg(long, env = "RESPONDER_JSON", value_parser = BoolishValueParser::new())]
     json: bool,
 }
 
@@ -165,7 +168,7 @@ struct RunArgs {
         value_parser = clap::value_parser!(u32).range(1..=1 << 22), default_value_t = DEFAULT_VIPS)]
     capacity: u32,
     /// Log each frame that the program looks at, for debugging: costs time for every such frame.
-    #[arg(long, env = "RESPONDER_EBPF_LOG")]
+    #[arg(long, env = "RESPONDER_EBPF_LOG", value_parser = BoolishValueParser::new())]
     ebpf_log: bool,
     /// How log lines look. Their level is that of RESPONDER_LOG (error, warn, info, debug, trace).
     #[arg(long, env = "RESPONDER_LOG_FORMAT", value_enum, default_value = "text")]

@@ -81,6 +81,15 @@ pub struct Link {
     pub ethernet: bool,
 }
 
+impl Link {
+    /// Whether the kernel lets the link have IPv6, as far as its MTU says: below 1280 (RFC 8200 section 5) it
+    /// drops all addresses and multicast groups.
+    #[must_use]
+    pub fn has_ipv6(&self) -> bool {
+        self.mtu >= 1280
+    }
+}
+
 /// An address of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prefix {
