@@ -18,34 +18,21 @@ const SOON: Duration = Duration::from_secs(20);
 /// Frames of each flood.
 const FRAMES: u64 = 100_000;
 
-/// Ethernet source of the floods.
-const FROM: &str = "02:00:00:00:0f:01";
+const MAUSEZAHN: &str = "mausezahn eth0 -q -c FRAMES -a 02:00:00:00:0f:01 -b bcast -t arp";
+const TRAFGEN: &str = "trafgen -o eth0 -q -n FRAMES -P 1";
 
-/// What is sent, and the outcome that the host counts each frame as.
-const FLOODS: [(&str, &str, &[&str]); 4] = [
-    (
-        "owned",
-        "arp_answered",
-        &["-a", FROM, "-b", "bcast", "-t", "arp", "request, targetip=VIP, senderip=192.0.2.101"],
-    ),
-    (
-        "foreign",
-        "arp_not_ours",
-        &["-a", FROM, "-b", "bcast", "-t", "arp", "request, targetip=192.0.2.200, senderip=192.0.2.101"],
-    ),
-    // A whole frame in hexadecimal: hardware addresses of 8 bytes.
+/// What is sent, the outcome that the host counts each frame as, who sends it, and the packet.
+const FLOODS: [(&str, &str, &str, &str); 4] = [
+    ("owned", "arp_answered", MAUSEZAHN, "request, targetip=VIP, senderip=192.0.2.101"),
+    ("foreign", "arp_not_ours", MAUSEZAHN, "request, targetip=192.0.2.200, senderip=192.0.2.101"),
+    // Hardware addresses of 8 bytes.
     (
         "malformed",
         "arp_format",
-        &[
-            "ffffffffffff 020000000f01 0806 0001 0800 08 04 0001 020000000f010000 c0000265 0000000000000000 c000020a",
-        ],
+        TRAFGEN,
+        "{ fill(0xff, 6), 2, 0, 0, 0, 15, 1, 8, 6, 0, 1, 8, 0, 8, 4, 0, 1, fill(0, 40) }",
     ),
-    (
-        "claims",
-        "arp_conflict",
-        &["-a", FROM, "-b", "bcast", "-t", "arp", "reply, targetip=VIP, senderip=VIP"],
-    ),
+    ("claims", "arp_conflict", MAUSEZAHN, "reply, targetip=VIP, senderip=VIP"),
 ];
 
 /// CPU time that a process has had.
@@ -61,23 +48,25 @@ fn cpu_time(pid: u32) -> Duration {
 #[test]
 fn floods_do_not_stop_answers_nor_reach_the_agent() {
     let test = "floods_do_not_stop_answers_nor_reach_the_agent";
-    if !root_or_skip(test) || !tools_or_skip(test, &["mausezahn"]) {
+    if !root_or_skip(test) || !tools_or_skip(test, &["mausezahn", "trafgen"]) {
         return;
     }
     for mode in ["native", "generic"] {
         let mut site = Site::new(State::Owned, &["--xdp-mode", mode]).unwrap();
         let pid = site.agent().process().pid();
-        for (name, outcome, packet) in FLOODS {
+        for (name, outcome, line, packet) in FLOODS {
             let before = site.received(outcome).unwrap();
             let (cpu, start) = (cpu_time(pid), Instant::now());
-            let mut command = Command::new("mausezahn");
-            command.args(["eth0", "-q", "-c", &FRAMES.to_string()]);
-            command.args(packet.iter().map(|word| word.replace("VIP", &VIP4.to_string())));
+            let line = line.replace("FRAMES", &FRAMES.to_string());
+            let mut words = line.split(' ');
+            let mut command = Command::new(words.next().unwrap());
+            command.args(words).arg(packet.replace("VIP", &VIP4.to_string()));
             let mut flood = site.client().spawn(command).unwrap();
             let probing = Probing::new(IpAddr::V4(VIP4), Duration::from_millis(5));
             let prober = Prober::start(site.client(), probing).unwrap();
             prober.wait_answers(20, SOON).unwrap();
-            flood.wait(Duration::from_secs(60)).unwrap();
+            let status = flood.wait(Duration::from_secs(60)).unwrap();
+            assert!(status.success(), "{}", flood.last_words());
             let took = start.elapsed();
             prober.wait_answers(20, SOON).unwrap();
             let report = prober.stop().unwrap();
