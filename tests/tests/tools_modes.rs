@@ -114,6 +114,7 @@ fn every_mode_and_attachment_answers_alike() {
                 .unwrap();
         }
         ask_all(&site, &wanted, false);
+        assert_eq!(site.stopped().unwrap(), 0, "{wanted}: the host's kernel got to see a question");
     }
 }
 

@@ -166,6 +166,18 @@ impl Site {
         Ok(status.pointer(&format!("/received/{outcome}")).and_then(Value::as_u64).unwrap_or(0))
     }
 
+    /// How many answers for VIPs not owned here the host's own kernel gave and the egress program had to stop. Any
+    /// means that a question was passed up that should not have been.
+    ///
+    /// # Errors
+    ///
+    /// If the status cannot be had.
+    pub fn stopped(&self) -> Result<u64> {
+        let status = self.commands.status()?;
+        let sent = |outcome| status.pointer(&format!("/sent/{outcome}")).and_then(Value::as_u64).unwrap_or(0);
+        Ok(sent("reply_stopped") + sent("advertisement_stopped"))
+    }
+
     /// Runs a tool at the client and returns it with all answers for the VIPs that came until the host had dealt
     /// with everything that the tool sent.
     ///
