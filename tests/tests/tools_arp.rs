@@ -87,6 +87,7 @@ fn run(prefix: &str, steps: &[Step]) {
                 site.expect(&what, &answers, count).unwrap();
             }
         }
+        assert_eq!(site.stopped().unwrap(), 0, "{state:?}: the host's kernel got to see a question");
         let vip = site.vip(VIP4.into()).unwrap();
         let count = |key| vip.as_ref().and_then(|v| v.get(key)?.as_u64()).unwrap_or(0);
         match state {

@@ -189,7 +189,8 @@ fn twenty_handovers_never_show_two_owners() {
             assert_eq!(tools::ndisc6(client, "eth0", VIP6, &["-m"]).unwrap().macs, [macs[to]]);
             if tools::habets().is_some() {
                 let answers = tools::arping_habets(client, "eth0", vip4, &["-d"]).unwrap();
-                assert_eq!((answers.macs.as_slice(), answers.output.code()), (&macs[to..=to], Some(0)));
+                // It counts all answers for the VIP that it sees, also those for the probers.
+                assert_eq!((answers.one().unwrap(), answers.output.code()), (macs[to], Some(0)));
             }
         }
     }

@@ -101,6 +101,7 @@ fn solicitations_by_tools_are_answered_as_they_should_be() {
                 assert_eq!(answer.bytes.len(), 86, "{what}{answer:?}");
             }
         }
+        assert_eq!(site.stopped().unwrap(), 0, "{state:?}: the host's kernel got to see a question");
         let vip = site.vip(VIPS[1]).unwrap();
         let count = |key| vip.as_ref().and_then(|v| v.get(key)?.as_u64()).unwrap_or(0);
         match state {

@@ -180,6 +180,52 @@ pub fn solicitation(mac: Mac, src: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
     icmpv6(Mac([0x33, 0x33, 0xff, a, b, c]), mac, src, group, icmp)
 }
 
+/// A Neighbor Solicitation with any destination and options (whole, their lengths in units of 8 bytes).
+#[must_use]
+pub fn solicitation_to(
+    eth_dst: Mac,
+    mac: Mac,
+    src: Ipv6Addr,
+    dst: Ipv6Addr,
+    target: Ipv6Addr,
+    options: &[u8],
+) -> Vec<u8> {
+    let mut icmp = vec![135, 0, 0, 0, 0, 0, 0, 0];
+    icmp.extend(target.octets());
+    icmp.extend(options);
+    icmpv6(eth_dst, mac, src, dst, icmp)
+}
+
+/// The frame with an 802.1Q tag in it.
+#[must_use]
+pub fn tagged(vlan: u16, frame: &[u8]) -> Vec<u8> {
+    let (addresses, rest) = frame.split_at(12);
+    [addresses, &[0x81, 0], &vlan.to_be_bytes(), rest].concat()
+}
+
+/// Any ICMPv6 message, its checksum made, with hop limit 255.
+#[must_use]
+pub fn icmpv6(eth_dst: Mac, eth_src: Mac, src: Ipv6Addr, dst: Ipv6Addr, mut icmp: Vec<u8>) -> Vec<u8> {
+    let sum = checksum(src, dst, &icmp);
+    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    ipv6(eth_dst, eth_src, src, dst, 58, &icmp)
+}
+
+/// Any IPv6 packet with hop limit 255.
+#[must_use]
+pub fn ipv6(eth_dst: Mac, eth_src: Mac, src: Ipv6Addr, dst: Ipv6Addr, next: u8, payload: &[u8]) -> Vec<u8> {
+    let mut f = Vec::with_capacity(54 + payload.len());
+    f.extend(eth_dst.0);
+    f.extend(eth_src.0);
+    f.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+    f.extend(u16::try_from(payload.len()).unwrap_or(u16::MAX).to_be_bytes());
+    f.extend([next, 255]);
+    f.extend(src.octets());
+    f.extend(dst.octets());
+    f.extend(payload);
+    f
+}
+
 /// An unsolicited Neighbor Advertisement (override set) to all nodes.
 #[must_use]
 pub fn advertisement(mac: Mac, target: Ipv6Addr) -> Vec<u8> {
@@ -189,21 +235,6 @@ pub fn advertisement(mac: Mac, target: Ipv6Addr) -> Vec<u8> {
     icmp.extend(mac.0);
     let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
     icmpv6(Mac([0x33, 0x33, 0, 0, 0, 1]), mac, target, all_nodes, icmp)
-}
-
-fn icmpv6(eth_dst: Mac, eth_src: Mac, src: Ipv6Addr, dst: Ipv6Addr, mut icmp: Vec<u8>) -> Vec<u8> {
-    let sum = checksum(src, dst, &icmp);
-    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
-    let mut f = Vec::with_capacity(54 + icmp.len());
-    f.extend(eth_dst.0);
-    f.extend(eth_src.0);
-    f.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
-    f.extend(u16::try_from(icmp.len()).unwrap_or(u16::MAX).to_be_bytes());
-    f.extend([58, 255]);
-    f.extend(src.octets());
-    f.extend(dst.octets());
-    f.extend(icmp);
-    f
 }
 
 /// The ICMPv6 checksum; 0 over a message that has the right one in it.
