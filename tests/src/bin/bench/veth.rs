@@ -10,7 +10,7 @@
 use std::{
     fmt::{self, Display, Formatter},
     fs,
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -105,7 +105,7 @@ impl Clock {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let boot = format!("/boot/config-{}", release.trim());
         let wanted = ["-qs", "^CONFIG_IRQ_TIME_ACCOUNTING=y", "/proc/config.gz", &boot];
-        match Command::new("zgrep").args(wanted).status() {
+        match Command::new("zgrep").args(wanted).stderr(Stdio::null()).status() {
             Ok(status) if status.success() => Self::Wall(Instant::now()),
             _ => Self::Cpu,
         }
