@@ -3,7 +3,8 @@
 //! All decisions are in `responder-common`; here are the packet ([`packet`]), the maps ([`maps`]) and the
 //! translation of outcomes into verdicts. The objects are in `bin/`: `responder`, which is what runs;
 //! `responder-log`, the same with a line for each frame (its log map is of a kind that `bpftool prog load`
-//! does not take, and so not in the first); and `reference`, to compare with.
+//! does not take, and so not in the first); `reference`, to compare with; and `bench`, which
+//! measures.
 #![no_std]
 #![feature(asm_experimental_arch)] // one instruction in maps.rs; build-std needs unstable features anyhow
 #![expect(unsafe_code, reason = "kernel pointers; all in packet.rs and maps.rs")]

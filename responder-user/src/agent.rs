@@ -282,12 +282,15 @@ impl Agent {
     fn reread(&mut self) {
         match StaticConfig::read(&self.options.file) {
             Ok(config) => {
-                self.file_error = None;
-                if config != self.config {
+                let was_bad = self.file_error.take().is_some();
+                let changed = config != self.config;
+                if changed || was_bad {
                     self.tell(Happening::Configured {
                         vips: config.vips.len(),
                         refused: config.refused.len(),
                     });
+                }
+                if changed {
                     self.config = config;
                     self.replan();
                 }

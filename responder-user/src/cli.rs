@@ -35,6 +35,13 @@ Exit codes:
   4  the host is not fit: no BPF file system, missing capabilities or kernel features
   5  no agent and nothing pinned (status, watch)";
 
+const EXAMPLES: &str = "\
+Examples:
+  responder check eth0                   # what will work on this host, and what not
+  responder run --static vips.toml       # answer for the addresses in the file
+  responder status                       # what is answered, and by which program
+  responder run --help                   # what the file looks like";
+
 const RUN_EXAMPLES: &str = "\
 Examples:
   # Announce two addresses on the interface of the default route
@@ -55,7 +62,8 @@ It is followed: an edit takes effect at once, and a bad one changes nothing.";
 
 /// Answers ARP and Neighbor Solicitations for virtual IP addresses in the NIC driver.
 #[derive(Debug, Parser)]
-#[command(name = "responder", version, after_help = EXIT_CODES, styles = Styles::styled())]
+#[command(name = "responder", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"),
+    styles = Styles::styled())]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -77,6 +85,8 @@ enum Command {
     #[command(after_help = "Examples:\n  responder check\n  responder check eth0 eth1")]
     Check(CheckArgs),
     /// Stop answering and remove programs, links and maps: every trace.
+    #[command(after_help = "Examples:\n  systemctl stop responder && responder detach\n  responder detach \
+        --bpffs /sys/fs/bpf/other")]
     Detach(PlaceArgs),
     /// Print completions for a shell.
     #[command(after_help = "Example:\n  responder completions bash > /etc/bash_completion.d/responder")]
@@ -200,8 +210,13 @@ impl Cli {
             }
             Command::Detach(place) => detach::run(&place.bpffs, &place.run_dir),
             Command::Completions { shell } => {
-                clap_complete::generate(shell, &mut Self::command(), "responder", &mut io::stdout());
-                Ok(ExitCode::SUCCESS)
+                // Not straight to standard output, whose end would be a panic.
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Self::command(), "responder", &mut script);
+                match io::stdout().write_all(&script) {
+                    Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e.into()),
+                    _ => Ok(ExitCode::SUCCESS),
+                }
             }
         }
     }
@@ -299,7 +314,11 @@ pub fn fail(error: &anyhow::Error) -> ExitCode {
         1
     };
     let text = unfit.unwrap_or_else(|| chain(error.as_ref()));
-    // If standard error is gone there is nobody to tell.
-    writeln!(io::stderr(), "responder: {text}").ok();
+    if telemetry::is_json() {
+        tracing::error!(exit_code = code, "{text}");
+    } else {
+        // If standard error is gone there is nobody to tell.
+        writeln!(io::stderr(), "responder: {text}").ok();
+    }
     ExitCode::from(code)
 }

@@ -71,7 +71,7 @@ impl StaticConfig {
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         Self::parse(&text).map_err(|Problem { at, reason }| ConfigError::Content {
             path: path.to_owned(),
-            line: line_of(&text, at),
+            line: Lines::of(&text).at(at),
             reason,
         })
     }
@@ -84,7 +84,7 @@ impl StaticConfig {
         for (key, value) in table.get_ref() {
             match key.get_ref().as_ref() {
                 "interfaces" => config.interfaces = patterns(value)?,
-                "vips" => specs = Some(vips(text, value)?),
+                "vips" => specs = Some(vips(&Lines::of(text), value)?),
                 other => {
                     return Err(Problem::at(
                         key,
@@ -161,8 +161,18 @@ impl Problem {
     }
 }
 
-fn line_of(text: &str, at: usize) -> usize {
-    text.bytes().take(at).filter(|b| *b == b'\n').count() + 1
+/// Where lines end, in bytes.
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn of(text: &str) -> Self {
+        Self(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at).collect())
+    }
+
+    /// The number of the line, from 1, that the byte at this offset is in.
+    fn at(&self, offset: usize) -> usize {
+        self.0.partition_point(|end| *end < offset) + 1
+    }
 }
 
 fn array<'a, 'i>(value: &'a Spanned<DeValue<'i>>, what: &str) -> Result<&'a [Spanned<DeValue<'i>>], Problem> {
@@ -199,10 +209,10 @@ fn patterns(value: &Spanned<DeValue<'_>>) -> Result<Vec<Pattern>, Problem> {
     Ok(patterns)
 }
 
-fn vips(text: &str, value: &Spanned<DeValue<'_>>) -> Result<Vec<VipSpec>, Problem> {
+fn vips(lines: &Lines, value: &Spanned<DeValue<'_>>) -> Result<Vec<VipSpec>, Problem> {
     let mut specs = Vec::new();
     for item in array(value, "vips")? {
-        let line = line_of(text, item.span().start);
+        let line = lines.at(item.span().start);
         let spec = if let Some(text) = item.get_ref().as_str() {
             VipSpec { ip: address(item, text)?, interfaces: Vec::new(), standby: false, line }
         } else if let Some(table) = item.get_ref().as_table() {
@@ -262,7 +272,7 @@ mod tests {
 
     fn error(text: &str) -> (usize, String) {
         let Problem { at, reason } = StaticConfig::parse(text).err().unwrap();
-        (line_of(text, at), reason)
+        (Lines::of(text).at(at), reason)
     }
 
     #[test]

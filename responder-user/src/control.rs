@@ -169,19 +169,20 @@ async fn client(
         "watch" => loop {
             let mut closed = String::new();
             tokio::select! {
-                happening = journal.recv() => match happening {
-                    Ok(happening) => {
-                        if reply_line(&mut stream, &happening).await.is_err() {
-                            return;
+                happening = journal.recv() => {
+                    let happening = match happening {
+                        Ok(happening) => happening,
+                        Err(broadcast::error::RecvError::Lagged(events)) => {
+                            let missed = Happening::Missed { events };
+                            missed.log();
+                            missed
                         }
+                        Err(broadcast::error::RecvError::Closed) => return,
+                    };
+                    if reply_line(&mut stream, &happening).await.is_err() {
+                        return;
                     }
-                    Err(broadcast::error::RecvError::Lagged(happenings)) => {
-                        if reply_line(&mut stream, &Happening::Missed { happenings }).await.is_err() {
-                            return;
-                        }
-                    }
-                    Err(broadcast::error::RecvError::Closed) => return,
-                },
+                }
                 // The client hung up.
                 _ = stream.read_line(&mut closed) => return,
             }

@@ -77,10 +77,10 @@ pub enum Happening {
         /// File, line and reason.
         reason: String,
     },
-    /// This watcher was too slow; so many happenings are missing here.
+    /// A client that watches was too slow for this many events, and has missed them.
     Missed {
         /// How many.
-        happenings: u64,
+        events: u64,
     },
     /// The fence's deadline had passed before the agent could extend it.
     Lapsed {
@@ -106,7 +106,7 @@ impl Happening {
             Self::ConfigRejected { reason } => {
                 tracing::error!(%reason, "static file rejected; what it said before goes on");
             }
-            Self::Missed { happenings } => tracing::debug!(happenings, "a watching client is too slow"),
+            Self::Missed { events } => tracing::debug!(events, "a watching client is too slow"),
             Self::Lapsed { silent_ms } => {
                 tracing::warn!(silent_ms, "the deadline had passed; answering again");
             }
@@ -130,8 +130,11 @@ impl std::fmt::Display for Happening {
                 write!(f, "configured    {vips} addresses, {refused} refused")
             }
             Self::ConfigRejected { reason } => write!(f, "rejected      {reason}"),
-            Self::Missed { happenings } => {
-                write!(f, "missed        {happenings} happenings: too many at once")
+            Self::Missed { events } => {
+                write!(
+                    f,
+                    "missed        {events} events, faster than they could be told; see `responder status`"
+                )
             }
             Self::Lapsed { silent_ms } => write!(f, "lapsed        silent for {silent_ms} ms"),
         }

@@ -3,7 +3,10 @@
 //! An ownership change is INFO, what somebody should look at WARN, what stops something ERROR; nothing is
 //! logged for a packet above TRACE.
 
-use std::io::{IsTerminal as _, stderr};
+use std::{
+    io::{IsTerminal as _, stderr},
+    sync::OnceLock,
+};
 
 use clap::ValueEnum;
 use tracing::level_filters::LevelFilter;
@@ -18,8 +21,18 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging.
+/// The format that [`init`] was given.
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
+/// Whether programs read what is on standard error, so that the last words are to be a log line, too.
+#[must_use]
+pub fn is_json() -> bool {
+    FORMAT.get() == Some(&LogFormat::Json)
+}
+
+/// Starts logging. To be called once.
 pub fn init(format: LogFormat, ebpf_log: bool) {
+    FORMAT.get_or_init(|| format);
     let default = if ebpf_log { LevelFilter::DEBUG } else { LevelFilter::INFO };
     let filter = EnvFilter::builder()
         .with_env_var("RESPONDER_LOG")

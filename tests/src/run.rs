@@ -63,7 +63,7 @@ pub struct Kernel {
     slots: Array<MapData, [u64; 2]>,
     fence: Array<MapData, FenceValue>,
     outcomes: PerCpuArray<MapData, Outcomes>,
-    egress: PerCpuArray<MapData, EgressOutcomes>,
+    egress: Option<PerCpuArray<MapData, EgressOutcomes>>,
     event_limit: PerCpuArray<MapData, EventLimit>,
     events: RingBuf<MapData>,
 }
@@ -93,18 +93,29 @@ impl Kernel {
     ///
     /// If the object is not there or the kernel refuses something.
     pub fn load(capacity: Option<u32>) -> Result<Self> {
+        Self::open("responder.o", &[XDP_PROGRAM, XDP_FRAGS_PROGRAM], capacity)
+    }
+
+    /// Loads these XDP programs of an object that has the responder's maps, and the egress program if it is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Kernel::load`].
+    pub fn open(name: &str, programs: &[&str], capacity: Option<u32>) -> Result<Self> {
         let mut loader = EbpfLoader::new();
         if let Some(capacity) = capacity {
             loader.map_max_entries(VIPS4, capacity).map_max_entries(VIPS6, capacity);
         }
-        let mut ebpf = loader.load(&object("responder.o")?)?;
-        for program in [Program::Plain, Program::Frags] {
-            let xdp: &mut Xdp = ebpf.program_mut(program.name()).context(program.name())?.try_into()?;
-            xdp.load().with_context(|| format!("cannot load {}", program.name()))?;
+        let mut ebpf = loader.load(&object(name)?)?;
+        for &program in programs {
+            let xdp: &mut Xdp = ebpf.program_mut(program).context(program.to_owned())?.try_into()?;
+            xdp.load().with_context(|| format!("cannot load {program}"))?;
         }
-        let tx: &mut SchedClassifier =
-            ebpf.program_mut(EGRESS_PROGRAM).context(EGRESS_PROGRAM)?.try_into()?;
-        tx.load().context("cannot load the egress program")?;
+        if let Some(tx) = ebpf.program_mut(EGRESS_PROGRAM) {
+            let tx: &mut SchedClassifier = tx.try_into()?;
+            tx.load().context("cannot load the egress program")?;
+        }
+        let egress = ebpf.take_map(EGRESS).map(TryInto::try_into).transpose()?;
         let mut take = |name: &str| ebpf.take_map(name).with_context(|| format!("no map {name}"));
         Ok(Self {
             vips4: take(VIPS4)?.try_into()?,
@@ -113,11 +124,16 @@ impl Kernel {
             slots: take(SLOTS)?.try_into()?,
             fence: take(FENCE)?.try_into()?,
             outcomes: take(layout::OUTCOMES)?.try_into()?,
-            egress: take(EGRESS)?.try_into()?,
+            egress,
             event_limit: take(EVENT_LIMIT)?.try_into()?,
             events: take(EVENTS)?.try_into()?,
             ebpf,
         })
+    }
+
+    /// The object's programs, and maps that the responder does not have.
+    pub fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
     }
 
     /// Loads everything and makes the maps say what `host` says.
@@ -282,7 +298,7 @@ impl Kernel {
     /// If the map cannot be read.
     pub fn egress(&self) -> Result<EgressOutcomes> {
         let mut total = EgressOutcomes::default();
-        self.egress.get(&0, 0)?.iter().for_each(|cpu| total.add(cpu));
+        self.egress.as_ref().context("no egress program")?.get(&0, 0)?.iter().for_each(|cpu| total.add(cpu));
         Ok(total)
     }
 

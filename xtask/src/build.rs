@@ -43,6 +43,8 @@ pub(crate) struct Executable {
     pub(crate) package: PathBuf,
     /// The name of its target.
     pub(crate) target: String,
+    /// Whether it is tests, and no program that tests use.
+    pub(crate) test: bool,
     /// Whether it is an integration test: a target of its own, not the tests in a library or program.
     pub(crate) integration: bool,
     /// Where it is.
@@ -77,9 +79,21 @@ fn executable(message: &str) -> Result<Option<Executable>> {
     Ok(Some(Executable {
         package: package.to_owned(),
         target: message["target"]["name"].as_str().unwrap_or_default().to_owned(),
+        test: message["profile"]["test"] == true,
         integration: kinds.is_some_and(|kinds| kinds.iter().any(|kind| kind == "test")),
         path: PathBuf::from(path),
     }))
+}
+
+/// Builds with these arguments of `cargo test` and returns the programs that are tests.
+///
+/// # Errors
+///
+/// As [`executables`].
+pub(crate) fn tests(arguments: &[&str]) -> Result<Vec<Executable>> {
+    let mut built = executables(&[&["test", "--no-run"], arguments].concat())?;
+    built.retain(|executable| executable.test);
+    Ok(built)
 }
 
 /// Builds the agent and returns where it is.
@@ -99,11 +113,13 @@ mod tests {
     #[test]
     fn messages() {
         let test = r#"{"reason":"compiler-artifact","manifest_path":"/w/tests/Cargo.toml",
-            "target":{"kind":["test"],"name":"random"},"executable":"/w/target/debug/deps/random-1"}"#;
+            "target":{"kind":["test"],"name":"random"},"profile":{"test":true},"executable":"/w/target/debug/deps/random-1"}"#;
         let found = executable(test).unwrap().unwrap();
         assert_eq!(found.package, Path::new("/w/tests"));
         assert_eq!(found.target, "random");
-        assert!(found.integration);
+        assert!(found.integration && found.test);
+        let used = test.replace("true", "false");
+        assert!(!executable(&used).unwrap().unwrap().test);
         let library = r#"{"reason":"compiler-artifact","manifest_path":"/w/a/Cargo.toml","executable":null}"#;
         assert!(executable(library).unwrap().is_none());
         assert!(executable("warning: no JSON").is_err());

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs, io,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -44,31 +44,49 @@ impl Snapshot {
 }
 
 fn look(mark: &str) -> BTreeSet<String> {
-    let things = PLACES
-        .iter()
-        .flat_map(|place| names(place))
-        .filter(|path| path.rsplit('/').next().is_some_and(|name| name.starts_with(PREFIX)));
+    let things = PLACES.iter().flat_map(|place| entries(place)).filter(|path| is_leftover(path, mark));
     things.chain(processes(mark)).collect()
 }
 
-fn names(place: &str) -> Vec<String> {
+fn entries(place: &str) -> Vec<String> {
     let entries = fs::read_dir(place).into_iter().flatten().flatten();
     entries.map(|entry| entry.path().display().to_string()).collect()
 }
 
-/// Processes of the run, and agents of any: another user's environment cannot be seen without root.
+/// Whether a path is of a test, and not of one that someone else is running now: names go on with the pid of
+/// their creator.
+fn is_leftover(path: &str, mark: &str) -> bool {
+    let Some(rest) = path.rsplit('/').next().and_then(|name| name.strip_prefix(PREFIX)) else {
+        return false;
+    };
+    let pid = rest.split('-').next().unwrap_or_default();
+    let creator = format!("/proc/{pid}");
+    let is_number = pid.parse::<u32>().is_ok();
+    !(is_number && Path::new(&creator).exists() && !is_of_run(&creator, mark))
+}
+
+/// The processes of the run, except those that have ended and wait for their parents to notice.
 fn processes(mark: &str) -> Vec<String> {
+    let ours = entries("/proc").into_iter().filter(|process| is_of_run(process, mark));
+    let shown = |process: String| {
+        let name = fs::read_to_string(format!("{process}/comm")).unwrap_or_default();
+        format!("process {} ({})", process.trim_start_matches("/proc/"), name.trim())
+    };
+    ours.map(shown).collect()
+}
+
+/// Whether a process has the mark of the run. Without root, another user's environment cannot be read; then an
+/// agent is taken for one of ours.
+fn is_of_run(process: &str, mark: &str) -> bool {
     let mark = format!("{MARK}={mark}");
-    let mut found = Vec::new();
-    for process in names("/proc") {
-        let read = |file: &str| fs::read(Path::new(&process).join(file)).unwrap_or_default();
-        let name = String::from_utf8_lossy(&read("comm")).trim().to_owned();
-        let marked = read("environ").split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes());
-        if marked || name == "responder" {
-            found.push(format!("process {} ({name})", process.trim_start_matches("/proc/")));
+    match fs::read(format!("{process}/environ")) {
+        Ok(environment) => environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            fs::read_to_string(format!("{process}/comm")).is_ok_and(|name| name.trim() == "responder")
         }
+        // Gone, or no process at all.
+        Err(_) => false,
     }
-    found
 }
 
 #[cfg(test)]
@@ -83,6 +101,8 @@ mod tests {
         let before = Snapshot::take(&mark);
         let mut child = Command::new("sleep").arg("600").env(MARK, &mark).spawn().unwrap();
         let pid = format!("process {} ", child.id());
+        let by_child = format!("/tmp/rsp-{}-0", child.id());
+        let by_other = format!("/tmp/rsp-{}-0", id());
         let is_seen = || look(&mark).iter().any(|found| found.starts_with(&pid));
         let deadline = Instant::now() + PATIENCE;
         // It is there before `exec` has given it its environment.
@@ -90,9 +110,13 @@ mod tests {
             thread::yield_now();
         }
         let seen = is_seen();
+        let files = (is_leftover(&by_child, &mark), is_leftover(&by_other, &mark));
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(seen, "{pid}not found");
+        // Of this run, and of a living process that is not.
+        assert_eq!(files, (true, false));
+        assert!(is_leftover(&by_child, &mark), "its creator is dead");
         assert!(before.new_since().iter().all(|left| !left.starts_with(&pid)));
     }
 }

@@ -1,5 +1,6 @@
 //! Every build and test step of the project.
 
+mod bench;
 mod build;
 mod demo;
 mod ebpf;
@@ -34,6 +35,7 @@ enum Command {
     Demo(demo::Arguments),
     VerifyEbpf(ebpf::VerifyArguments),
     Test(test::Arguments),
+    Bench(bench::Arguments),
     Lint(lint::Arguments),
 }
 
@@ -53,6 +55,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::VerifyEbpf(arguments) => ebpf::verify(&arguments),
         Command::Test(arguments) => test::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Lint(arguments) => lint::run(&arguments),
     }
 }

@@ -145,3 +145,58 @@ fn frame(function: &[bpf_insn]) -> usize {
     // The verifier counts slots of 8 bytes.
     usize::try_from(lowest.unsigned_abs()).unwrap_or(usize::MAX).next_multiple_of(8)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXIT: u8 = 0x95;
+    const STORE64: u8 = 0x7b;
+    const LOAD32: u8 = 0x61;
+
+    fn instruction(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> bpf_insn {
+        bpf_insn { code, _bitfield_align_1: [], _bitfield_1: bpf_insn::new_bitfield_1(dst, src), off, imm }
+    }
+
+    fn call(distance: i32) -> bpf_insn {
+        instruction(CALL, 0, PSEUDO_CALL, 0, distance)
+    }
+
+    #[test]
+    fn own_stack() {
+        let exit = instruction(EXIT, 0, 0, 0, 0);
+        assert_eq!(stack(&[exit]).unwrap(), 0);
+        assert_eq!(stack(&[instruction(STORE64, R10, 1, -24, 0), exit]).unwrap(), 24);
+        assert_eq!(stack(&[instruction(LOAD32, 1, R10, -12, 0), exit]).unwrap(), 16);
+        // Offsets from other registers are not into the stack.
+        assert_eq!(stack(&[instruction(STORE64, 1, 2, -24, 0), exit]).unwrap(), 0);
+        let address = [instruction(MOV64_X, 1, R10, 0, 0), instruction(ADD64_K, 1, 0, 0, -40), exit];
+        assert_eq!(stack(&address).unwrap(), 40);
+    }
+
+    #[test]
+    fn the_deepest_of_the_calls() {
+        let exit = instruction(EXIT, 0, 0, 0, 0);
+        let program = [
+            instruction(STORE64, R10, 1, -8, 0),
+            call(2),
+            call(3),
+            exit,
+            // From the first call: 16 bytes.
+            instruction(STORE64, R10, 1, -16, 0),
+            exit,
+            // From the second: 32 bytes.
+            instruction(STORE64, R10, 1, -32, 0),
+            exit,
+        ];
+        assert_eq!(stack(&program).unwrap(), 40);
+    }
+
+    #[test]
+    fn wrong_calls() {
+        let circle = [call(0), call(-2)];
+        assert!(stack(&circle).unwrap_err().to_string().contains("8 deep"));
+        assert!(stack(&[call(5)]).unwrap_err().to_string().contains("instruction 6"));
+        assert!(stack(&[call(-5)]).is_err());
+    }
+}

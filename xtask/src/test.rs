@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use ebpf_build::{Kind, Request, Wanted, target_dir};
 
 use crate::{
-    build::{self, Executable, cargo, executables, workspace},
+    build::{self, Executable, cargo, workspace},
     ebpf,
     leftovers::{MARK, Snapshot},
     root,
@@ -60,6 +60,9 @@ const PRIVILEGED: [&str; 2] = ["tests", "tests/lab"];
 
 /// Tests that measure times or flood links get in each other's way; two at once use both of the usual CI's cores.
 const THREADS: &str = "2";
+
+/// After so many seconds a test program hangs, and fails.
+const LIMIT: &str = "1200";
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
@@ -112,7 +115,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn quick(&mut self) -> Result<()> {
-        let programs = step("build", || executables(&["test", "--no-run"]))?;
+        let programs = step("build", || build::tests(&[]))?;
         for program in programs.iter().filter(|program| !is_privileged(program)) {
             self.program(program, false)?;
         }
@@ -128,9 +131,8 @@ impl Run<'_> {
         self.environment.push(("RESPONDER_BPF_DIR", Request::new(&workspace()).out.into()));
         let agent = step("agent", build::agent)?;
         self.environment.push(("RESPONDER_BIN", agent.into()));
-        let programs = step("build", || executables(&["test", "--no-run"]))?;
-        let integration =
-            step("build", || executables(&["test", "--no-run", "--package", "responder-tests"]))?;
+        let programs = step("build", || build::tests(&[]))?;
+        let integration = step("build", || build::tests(&["--package", "responder-tests"]))?;
 
         for program in programs.iter().filter(|program| !is_privileged(program)) {
             self.program(program, false)?;
@@ -251,13 +253,14 @@ impl Run<'_> {
         environment.push(("CARGO_MANIFEST_DIR", program.package.as_os_str()));
         let mut command = if privileged && root::is_possible() {
             environment.push(("RUST_TEST_THREADS", THREADS.as_ref()));
-            root::command(&program.path, &environment)?
+            root::command("timeout", &environment)?
         } else {
-            let mut command = Command::new(&program.path);
+            let mut command = Command::new("timeout");
             command.envs(environment);
             command
         };
-        command.current_dir(&program.package).args(self.filter);
+        command.args(["--foreground", "--kill-after=30", LIMIT]).arg(&program.path).args(self.filter);
+        command.current_dir(&program.package);
         step(&name, || read(&mut command, Reader::new(&name), &mut self.total))
     }
 

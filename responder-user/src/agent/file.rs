@@ -31,7 +31,7 @@ impl FileWatch {
                         // A mounted ConfigMap is switched by this link beside the files.
                         || path.file_name().is_some_and(|n| n == "..data")
                 };
-                is_finished(event.kind) && event.paths.iter().any(ours)
+                is_finished(event) && event.paths.iter().any(ours)
             });
             if relevant {
                 tell.send(()).ok(); // the agent may be ending
@@ -57,11 +57,13 @@ impl FileWatch {
 }
 
 /// True for the end of a change. A file that is being written is not read.
-fn is_finished(kind: EventKind) -> bool {
-    matches!(
-        kind,
+fn is_finished(event: &notify::Event) -> bool {
+    let finished = matches!(
+        event.kind,
         EventKind::Access(AccessKind::Close(AccessMode::Write))
             | EventKind::Modify(ModifyKind::Name(_))
             | EventKind::Remove(_)
-    )
+    );
+    // A link is complete when it is made, and nothing follows.
+    finished || (event.kind.is_create() && event.paths.iter().any(|path| path.is_symlink()))
 }

@@ -7,11 +7,13 @@ use std::{
 
 use comfy_table::{Table, presets};
 
-use super::{Status, VipState};
+use super::{Status, VipState, VipStatus};
 use crate::telemetry::no_color;
 
 /// Addresses shown; the rest is summed up, and in the JSON.
-const SHOWN: usize = 40;
+const SHOWN: usize = 20;
+/// Refused addresses shown, and interfaces that are waited for.
+const SHOWN_REFUSED: usize = 8;
 
 /// Writes `status` as text.
 pub(super) fn text(out: &mut impl Write, status: &Status) -> io::Result<()> {
@@ -104,14 +106,37 @@ fn links(out: &mut impl Write, status: &Status, paint: Paint) -> io::Result<()> 
         ]);
     }
     writeln!(out, "{table}")?;
-    for (name, reason) in agent.iter().flat_map(|a| &a.waiting) {
+    let waiting = agent.iter().flat_map(|a| &a.waiting);
+    for (name, reason) in waiting.clone().take(SHOWN_REFUSED) {
         writeln!(out, "{}  {reason}", paint.bad(name))?;
+    }
+    let more = waiting.count().saturating_sub(SHOWN_REFUSED);
+    if more > 0 {
+        writeln!(out, "… and {more} more interfaces (--json has all)")?;
     }
     Ok(())
 }
 
+/// "3 addresses: 2 answering, 1 standby".
+fn summary(vips: &[VipStatus]) -> String {
+    use VipState::{Abandoned, Answering, Detached, Expired, Standby};
+    let states = [
+        (Answering, "answering"),
+        (Standby, "standby"),
+        (Expired, "expired"),
+        (Abandoned, "abandoned"),
+        (Detached, "detached"),
+    ];
+    let counts = states.map(|(state, name)| (vips.iter().filter(|v| v.state == state).count(), name));
+    let parts: Vec<_> =
+        counts.iter().filter(|(n, _)| *n > 0).map(|(n, name)| format!("{n} {name}")).collect();
+    let (s, colon) = (if vips.len() == 1 { "" } else { "es" }, if parts.is_empty() { "" } else { ": " });
+    format!("{} address{s}{colon}{}", vips.len(), parts.join(", "))
+}
+
 fn vips(out: &mut impl Write, status: &Status, paint: Paint) -> io::Result<()> {
     writeln!(out)?;
+    writeln!(out, "{}", summary(&status.vips))?;
     let mut table =
         new_table(["VIP", "LINK", "STATE", "SLOT", "ANSWERED", "SUPPRESSED", "CONFLICTS", "ANNOUNCED"]);
     for vip in status.vips.iter().take(SHOWN) {
@@ -142,11 +167,11 @@ fn vips(out: &mut impl Write, status: &Status, paint: Paint) -> io::Result<()> {
         writeln!(out, "… and {} more (--json has all)", status.vips.len() - SHOWN)?;
     }
     let refused = status.agent.iter().flat_map(|a| &a.refused);
-    for (ip, link, reason) in refused.clone().take(SHOWN) {
+    for (ip, link, reason) in refused.clone().take(SHOWN_REFUSED) {
         let on = if link.is_empty() { String::new() } else { format!(" on {link}") };
         writeln!(out, "{} {ip}{on} {reason}", paint.bad("refused"))?;
     }
-    let more = refused.count().saturating_sub(SHOWN);
+    let more = refused.count().saturating_sub(SHOWN_REFUSED);
     if more > 0 {
         writeln!(out, "… and {more} more refused (--json has all)")?;
     }

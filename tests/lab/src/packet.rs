@@ -89,6 +89,20 @@ pub fn send(ns: &NetNs, interface: &str, frame: &[u8]) -> Result<BootTime> {
     })
 }
 
+/// Sends Ethernet frames one after the other, as they are, from an interface of `ns`.
+///
+/// # Errors
+///
+/// Like [`send`]; those after the one that failed are not sent.
+pub fn send_all(ns: &NetNs, interface: &str, frames: &[Vec<u8>]) -> Result<()> {
+    ns.run(|| {
+        let socket = PacketSocket::open(interface, ALL, Duration::from_millis(1))?;
+        frames
+            .iter()
+            .try_for_each(|frame| socket.send(frame).with_context(|| format!("sending from {interface}")))
+    })
+}
+
 #[expect(unsafe_code, reason = "no safe binding of AF_PACKET addresses takes an interface index")]
 fn open_bound(index: u32, ethertype: u16) -> Result<OwnedFd> {
     use std::os::fd::FromRawFd as _;

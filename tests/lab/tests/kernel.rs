@@ -213,7 +213,7 @@ fn programs_are_heard_and_end_with_their_handle() {
     let lab = Lab::builder().hosts(&["a"]).clients(&[]).build().unwrap();
     let ns = lab.node("a").ns();
     let mut command = Command::new("sh");
-    command.args(["-c", "ip -o link; ls -d /sys/fs/bpf; echo done >&2; sleep 1000"]);
+    command.args(["-c", "ip -o link; ls -d /sys/fs/bpf; echo done >&2; exec sleep 1000"]);
     let mut process = ns.spawn(command).unwrap();
     let line = process.wait_line(SOON, |l| l.contains("eth0")).unwrap();
     assert!(line.contains("02:00:00:00:00:51"), "{line}");

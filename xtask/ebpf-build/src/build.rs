@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::choose::Choice;
 
 /// The objects, by the name of the binary that each is built from; the file has `.o` added.
-pub const OBJECTS: [&str; 3] = ["responder", "responder-log", "reference"];
+pub const OBJECTS: [&str; 4] = ["responder", "responder-log", "reference", "bench"];
 
 /// What the objects are compiled for.
 pub const TARGET: &str = "bpfel-unknown-none";

@@ -4,7 +4,7 @@
 //! which never installs anything. Two toolchains are known ([`Kind`]); either needs the compiler's library
 //! source (core is built for the BPF target) and a `bpf-linker` that reads the compiler's LLVM bitcode.
 //!
-//! [`Survey::take`] looks at the machine, [`choose`] decides and gives its reasons, [`build()`] builds.
+//! [`Survey::take`] looks at the machine, [`choose()`] decides and gives its reasons, [`build()`] builds.
 
 mod build;
 mod choose;
