@@ -1,5 +1,7 @@
 //! Agents that end and agents that follow them: without a gap where one follows, silent where none does.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
