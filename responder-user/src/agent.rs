@@ -250,8 +250,10 @@ impl Agent {
     /// Extends the deadline. After a lapse it is extended last: addresses may have been given away meanwhile.
     fn heartbeat(&mut self, net: &mut watch::Receiver<Arc<NetState>>) {
         let deadline = Duration::from_nanos(self.maps.fence().deadline_ns);
-        if now() < deadline {
-            self.beat(now());
+        // One reading of the clock: stopped behind it, the agent must not extend a deadline that has passed by then.
+        let at = now();
+        if at < deadline {
+            self.beat(at);
             return;
         }
         self.take_links(net);

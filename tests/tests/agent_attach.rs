@@ -1,5 +1,7 @@
 //! Where and how the agent's programs are attached, and what it does about programs of others.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
 mod agent_traces;
 
 use std::{

@@ -1,5 +1,7 @@
 //! Detaching, and pins that do not fit.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
 mod agent_traces;
 
 use std::{

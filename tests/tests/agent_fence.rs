@@ -35,6 +35,13 @@ fn standby() -> StaticFile {
     StaticFile::on(&["eth0"]).standby(&VIPS)
 }
 
+/// The VIPs behind many others, in the file and in the order of the maps: whoever extended the deadline before the
+/// maps are true would answer for them for long enough to be seen.
+fn behind_many() -> Vec<IpAddr> {
+    let many = (0..1000u32).map(|n| IpAddr::V4(Ipv4Addr::from_bits(0x0ac8_0000 + n)));
+    many.chain(VIPS).collect()
+}
+
 /// Questions for both VIPs, slow enough and from few enough senders for a kernel that answers.
 fn probers(client: &Node) -> Result<Vec<Prober>> {
     let probing = |vip| Probing { senders: 100, ..Probing::new(vip, Duration::from_millis(4)) };
@@ -102,12 +109,14 @@ fn what_was_given_away_while_the_agent_was_stopped_is_not_answered_again() {
     }
     let lab = lab(&["a"]).unwrap();
     let (a, c) = (lab.node("a"), lab.node("c"));
-    let agent = Agent::start(a, &own(), &["--fence", "1s"]).unwrap();
+    let own = StaticFile::on(&["eth0"]).own(&behind_many());
+    let standby = StaticFile::on(&["eth0"]).standby(&behind_many());
+    let agent = Agent::start(a, &own, &["--fence", "1s"]).unwrap();
     agent.freeze().unwrap();
     Status::wait(agent.commands(), "the deadline", SOON, |s| s.deadline_left_ms() < 0).unwrap();
     let capture = Capture::start(c.ns(), "eth0").unwrap();
     ensure_no_answer(c, || {
-        agent.write(&standby())?;
+        agent.write(&standby)?;
         agent.thaw()?;
         Ok(agent)
     })
@@ -123,12 +132,14 @@ fn what_was_given_away_while_no_agent_ran_is_not_answered_again() {
     }
     let lab = lab(&["a"]).unwrap();
     let (a, c) = (lab.node("a"), lab.node("c"));
+    let own = StaticFile::on(&["eth0"]).own(&behind_many());
+    let standby = StaticFile::on(&["eth0"]).standby(&behind_many());
     for via in ["link", "netlink"] {
-        let agent = Agent::start(a, &own(), &["--fence", "1s", "--attach", via]).unwrap();
+        let agent = Agent::start(a, &own, &["--fence", "1s", "--attach", via]).unwrap();
         let commands = agent.commands().clone();
         agent.kill().unwrap();
         Status::wait(&commands, "the deadline", SOON, |s| s.deadline_left_ms() < 0).unwrap();
-        ensure_no_answer(c, || Agent::start(a, &standby(), &["--attach", via])).unwrap();
+        ensure_no_answer(c, || Agent::start(a, &standby, &["--attach", via])).unwrap();
     }
 }
 

@@ -1,5 +1,7 @@
 //! Agents that end and agents that follow them: without a gap where one follows, silent where none does.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -158,6 +160,33 @@ fn a_waiting_agent_takes_over_without_a_gap() {
         flood.wait_answers(100).unwrap();
     }
     flood.ensure_no_gap(a).unwrap();
+}
+
+/// The file that counts is that of the take-over, not that of the start.
+#[test]
+fn a_waiting_agent_does_not_take_over_what_was_given_away() {
+    if !root_or_skip("a_waiting_agent_does_not_take_over_what_was_given_away") {
+        return;
+    }
+    let lab = lab().unwrap();
+    let (a, c) = (lab.node("a"), lab.node("c"));
+    let first = Agent::start(a, &file(), &[]).unwrap();
+    let mut second = Agent::spawn(a, &file(), &[]).unwrap();
+    second.process().wait_line(SOON, |line| line.contains("another agent runs here")).unwrap();
+    let commands = first.commands().clone();
+    first.write(&StaticFile::on(&["eth0"]).standby(&VIPS)).unwrap();
+    Status::wait(&commands, "standby", SOON, |s| s.state(V6.into()) == "standby").unwrap();
+    let flood = Flood::start(c).unwrap();
+    flood.wait_silence(100).unwrap();
+    first.terminate().unwrap();
+    second.wait_ready().unwrap();
+    assert_eq!(Status::read(&commands).unwrap().state(V4.into()), "standby");
+    flood.wait_silence(100).unwrap();
+    for report in flood.stop().unwrap() {
+        assert_eq!(report.answers, [], "answered what was given away");
+    }
+    let log = second.process().stderr();
+    assert!(!log.contains("gained") && !log.contains("kept"), "{log}");
 }
 
 #[test]

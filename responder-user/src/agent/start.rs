@@ -18,7 +18,8 @@ use crate::{
 ///
 /// If it cannot start: the static file is bad, the host is not fit, or other programs hold all interfaces.
 pub async fn run(options: Options) -> Result<()> {
-    let config = StaticConfig::read(&options.file)?;
+    // Before a long wait, so that a bad file is told at once.
+    StaticConfig::read(&options.file)?;
     let offset = boot::namespace_offset();
     if offset != 0 {
         return Err(ShiftedClock(offset).into());
@@ -32,6 +33,8 @@ pub async fn run(options: Options) -> Result<()> {
     let started = async {
         // What may fail comes before what others could see.
         let file = FileWatch::new(&options.file)?;
+        // As it is now: addresses may have been given away during the wait for the lock.
+        let config = StaticConfig::read(&options.file)?;
         let server = Server::bind(&options.run_dir)
             .with_context(|| format!("cannot listen in {}", options.run_dir.display()))?;
         let (mut net, follower) = crate::net::watch::watch().await.context("cannot follow the links")?;
