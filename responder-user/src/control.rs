@@ -9,21 +9,28 @@ use std::{
     net::IpAddr,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
-    net::{UnixListener, UnixStream},
-    sync::{broadcast, mpsc, oneshot},
-    time::timeout,
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
+    sync::{Semaphore, broadcast, mpsc, oneshot},
+    time::{sleep, timeout},
 };
 
 use crate::{datapath::xdp::Attempt, journal::Happening};
 
 /// How long a client or the agent may take for a line.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Clients at a time; more wait. Whoever opens thousands of connections must not take the agent's descriptors.
+const CLIENTS: usize = 16;
+/// What a client may send, in bytes: all requests are one short word.
+const REQUEST: u64 = 64;
+/// Before clients are accepted again after the system had no room for one.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// What only the running agent knows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -121,18 +128,28 @@ impl Server {
         Ok(Self { listener, path })
     }
 
-    /// Serves clients for ever, each in a task of its own.
+    /// Serves clients for ever, each in a task of its own. Nothing that goes wrong here ends the agent.
     pub async fn serve(
         &self,
         status: mpsc::Sender<StatusRequest>,
         journal: broadcast::Sender<Happening>,
-    ) -> io::Error {
+    ) -> ! {
+        let room = Arc::new(Semaphore::new(CLIENTS));
         loop {
+            // Never closed.
+            let place = room.clone().acquire_owned().await;
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    tokio::spawn(client(stream, status.clone(), journal.subscribe()));
+                    let (status, journal) = (status.clone(), journal.subscribe());
+                    tokio::spawn(async move {
+                        client(stream, status, journal).await;
+                        drop(place);
+                    });
                 }
-                Err(error) => return error,
+                Err(error) => {
+                    tracing::warn!(%error, path = %self.path.display(), "cannot accept a client now");
+                    sleep(PAUSE).await;
+                }
             }
         }
     }
@@ -151,9 +168,10 @@ async fn client(
     status: mpsc::Sender<StatusRequest>,
     mut journal: broadcast::Receiver<Happening>,
 ) {
-    let mut stream = BufReader::new(stream);
+    let (read, mut stream) = stream.into_split();
+    let mut requests = BufReader::new(read.take(REQUEST));
     let mut line = String::new();
-    let Ok(Ok(_)) = timeout(PATIENCE, stream.read_line(&mut line)).await else {
+    let Ok(Ok(_)) = timeout(PATIENCE, requests.read_line(&mut line)).await else {
         return;
     };
     match line.trim() {
@@ -183,15 +201,15 @@ async fn client(
                         return;
                     }
                 }
-                // The client hung up.
-                _ = stream.read_line(&mut closed) => return,
+                // The client hung up, or says what nobody asked for.
+                _ = requests.read_line(&mut closed) => return,
             }
         },
         other => tracing::debug!(request = other, "unknown request on the control socket"),
     }
 }
 
-async fn reply_line<T: Serialize>(stream: &mut BufReader<UnixStream>, value: &T) -> io::Result<()> {
+async fn reply_line<T: Serialize>(stream: &mut OwnedWriteHalf, value: &T) -> io::Result<()> {
     let mut line = serde_json::to_string(value)?;
     line.push('\n');
     timeout(PATIENCE, stream.write_all(line.as_bytes())).await?
