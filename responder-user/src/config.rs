@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
+    fs::OpenOptions,
+    io,
     net::{IpAddr, Ipv4Addr},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -11,6 +14,9 @@ use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
+
+/// The most that is read of a static file, in bytes: a hundred times what the default number of addresses takes.
+const MAX_BYTES: u64 = 256 << 20;
 
 /// Why a static file cannot be used. The file as a whole is then without effect.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +27,7 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// It does not say what it should.
     #[error("{path}:{line}: {reason}")]
@@ -67,8 +73,8 @@ impl StaticConfig {
     /// If it cannot be read, is no TOML, or has anything in it that is not understood. Addresses that are
     /// understood but must not be announced are no error: they are listed as refused, and the others go on.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text =
+            read_regular(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         Self::parse(&text).map_err(|Problem { at, reason }| ConfigError::Content {
             path: path.to_owned(),
             line: Lines::of(&text).at(at),
@@ -129,6 +135,21 @@ impl VipSpec {
                 })
             })
     }
+}
+
+/// Reads a file, if it is one that ends: the agent must not wait for a pipe's writer while its deadline passes.
+fn read_regular(path: &Path) -> io::Result<String> {
+    // Opening a pipe waits, too, unless told otherwise.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
+    let invalid = |what: String| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    if !metadata.is_file() {
+        return invalid("it is no regular file; name one, or a link to one".to_owned());
+    }
+    if metadata.len() > MAX_BYTES {
+        return invalid(format!("it has {} bytes, and {MAX_BYTES} are the most", metadata.len()));
+    }
+    io::read_to_string(file)
 }
 
 /// Why an address can be announced on no link at all.
@@ -273,6 +294,17 @@ mod tests {
     fn error(text: &str) -> (usize, String) {
         let Problem { at, reason } = StaticConfig::parse(text).err().unwrap();
         (Lines::of(text).at(at), reason)
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [dir.path(), &pipe, Path::new("/dev/zero")] {
+            let error = StaticConfig::read(path).unwrap_err().to_string();
+            assert!(error.contains("no regular file") && error.contains(path.to_str().unwrap()), "{error}");
+        }
     }
 
     #[test]
