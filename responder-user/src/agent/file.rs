@@ -2,7 +2,10 @@
 
 use std::{
     ffi::OsString,
+    fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -11,12 +14,36 @@ use notify::{
     event::{AccessKind, AccessMode, ModifyKind},
     recommended_watcher,
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Interval, MissedTickBehavior, interval},
+};
+
+/// How often the file is looked at for what no event of its directory tells: it is a link and its target is
+/// elsewhere, or the directory itself was replaced.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Tells when the file may have changed.
 pub(super) struct FileWatch {
+    file: PathBuf,
+    /// The directory that is watched, and which one it was at the start.
+    dir: PathBuf,
+    watched: Option<Identity>,
     changes: mpsc::UnboundedReceiver<()>,
+    look: Interval,
+    /// The file as it was last seen; `None`: not there.
+    seen: Option<(Identity, Version)>,
     _watcher: RecommendedWatcher,
+}
+
+/// Device and inode.
+type Identity = (u64, u64);
+/// Seconds and nanoseconds of the last change.
+type Version = (i64, i64);
+
+fn look_at(path: &Path) -> Option<(Identity, Version)> {
+    let metadata = fs::metadata(path).ok()?;
+    Some(((metadata.dev(), metadata.ino()), (metadata.ctime(), metadata.ctime_nsec())))
 }
 
 impl FileWatch {
@@ -44,15 +71,37 @@ impl FileWatch {
         watcher
             .watch(dir, RecursiveMode::NonRecursive)
             .with_context(|| format!("cannot watch {} for changes of the static file", dir.display()))?;
-        Ok(Self { changes, _watcher: watcher })
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self {
+            file: file.to_owned(),
+            dir: dir.to_owned(),
+            watched: look_at(dir).map(|(identity, _)| identity),
+            changes,
+            look,
+            seen: look_at(file),
+            _watcher: watcher,
+        })
     }
 
     /// Waits for a change.
     pub(super) async fn changed(&mut self) {
-        if self.changes.recv().await.is_none() {
-            std::future::pending::<()>().await;
+        loop {
+            tokio::select! {
+                Some(()) = self.changes.recv() => break,
+                _ = self.look.tick() => if self.changed_unseen() { break },
+            }
         }
         while self.changes.try_recv().is_ok() {}
+        self.seen = look_at(&self.file);
+    }
+
+    /// Whether the file has changed where the watched directory does not tell.
+    fn changed_unseen(&self) -> bool {
+        let same = look_at(&self.dir).map(|(identity, _)| identity) == self.watched;
+        let target = fs::canonicalize(&self.file).ok();
+        let here = target.is_none_or(|t| t.parent() == fs::canonicalize(&self.dir).ok().as_deref());
+        !(same && here) && look_at(&self.file) != self.seen
     }
 }
 
