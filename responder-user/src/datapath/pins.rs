@@ -39,6 +39,14 @@ pub enum PinsError {
         /// The directory.
         path: PathBuf,
     },
+    /// A name that the file system does not take.
+    #[error(
+        "cannot create {path}: a BPF file system takes no dots in names; name another directory with --bpffs"
+    )]
+    Dots {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Pinned by a program with another map layout.
     #[error(
         "{path} holds maps of layout {found}, and this program has {ours}; they are not reinterpreted. Stop \
@@ -78,6 +86,15 @@ impl PinsError {
     }
 }
 
+/// So that the path means the same wherever it is shown or asked for.
+fn absolute(path: &Path) -> Result<PathBuf, PinsError> {
+    std::path::absolute(path).map_err(|source| PinsError::Io {
+        action: "find",
+        path: path.to_owned(),
+        source,
+    })
+}
+
 fn version_name() -> String {
     format!("v{LAYOUT_VERSION}")
 }
@@ -99,10 +116,10 @@ impl Pins {
     ///
     /// If it holds another layout.
     pub fn existing(root: &Path) -> Result<Option<Self>, PinsError> {
-        if !root.is_dir() {
+        let pins = Self { root: absolute(root)? };
+        if !pins.root.is_dir() {
             return Ok(None);
         }
-        let pins = Self { root: root.to_owned() };
         pins.check_version()?;
         Ok(pins.maps_dir().is_dir().then_some(pins))
     }
@@ -113,21 +130,23 @@ impl Pins {
     ///
     /// If it is not on a BPF file system, holds another layout, or cannot be created.
     pub fn create(root: &Path) -> Result<Self, PinsError> {
-        let pins = Self { root: root.to_owned() };
-        let mut ancestor = root;
+        let root = absolute(root)?;
+        let mut ancestor = root.as_path();
+        let pins = Self { root: root.clone() };
         while !ancestor.exists() {
             ancestor = ancestor.parent().unwrap_or(Path::new("/"));
         }
         let on_bpffs = statfs(ancestor).is_ok_and(|s| s.filesystem_type() == BPF_FS_MAGIC);
         if !on_bpffs {
-            return Err(PinsError::NoBpffs { path: root.to_owned() });
+            return Err(PinsError::NoBpffs { path: root });
         }
         pins.check_version()?;
         for dir in [pins.links_dir(), pins.progs_dir(), pins.successor_dir()] {
-            fs::create_dir_all(&dir).map_err(|source| PinsError::Io {
-                action: "create",
-                path: dir,
-                source,
+            fs::create_dir_all(&dir).map_err(|source| {
+                if source.kind() == io::ErrorKind::PermissionDenied && dir.to_string_lossy().contains('.') {
+                    return PinsError::Dots { path: pins.root.clone() };
+                }
+                PinsError::Io { action: "create", path: dir, source }
             })?;
         }
         Ok(pins)
@@ -249,15 +268,14 @@ impl Pins {
         names(&self.links_dir()).iter().filter_map(|n| n.strip_prefix(&prefix)?.parse().ok()).collect()
     }
 
-    /// Removes the whole directory with all pins. The kernel detaches pinned links.
+    /// Removes all pins; the kernel detaches pinned links. The directory goes, too, unless it holds something of
+    /// others or is the file system itself.
     ///
     /// # Errors
     ///
     /// If something cannot be removed.
     pub fn remove(&self) -> Result<(), PinsError> {
-        for dir in
-            [self.links_dir(), self.progs_dir(), self.maps_dir(), self.successor_dir(), self.root.clone()]
-        {
+        for dir in [self.links_dir(), self.progs_dir(), self.maps_dir()] {
             for name in names(&dir) {
                 let path = dir.join(name);
                 if path.is_dir() {
@@ -265,12 +283,27 @@ impl Pins {
                 }
                 fs::remove_file(&path).map_err(|source| PinsError::Io { action: "remove", path, source })?;
             }
-            match fs::remove_dir(&dir) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                result => result.map_err(|source| PinsError::Io { action: "remove", path: dir, source })?,
-            }
+            remove_dir(dir)?;
         }
-        Ok(())
+        remove_dir(self.successor_dir())?;
+        match remove_dir(self.root.clone()) {
+            Err(PinsError::Io { source, .. })
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy
+                ) =>
+            {
+                Ok(())
+            }
+            result => result,
+        }
+    }
+}
+
+fn remove_dir(path: PathBuf) -> Result<(), PinsError> {
+    match fs::remove_dir(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(|source| PinsError::Io { action: "remove", path, source }),
     }
 }
 
