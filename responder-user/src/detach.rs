@@ -1,6 +1,6 @@
 //! `responder detach`: removing every trace.
 
-use std::{path::Path, process::ExitCode};
+use std::{os::unix::net::UnixStream, path::Path, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 
@@ -45,6 +45,12 @@ pub fn run(bpffs: &Path, run_dir: &Path) -> Result<ExitCode> {
     pins.remove()?;
     drop(lock);
     let socket = control::socket_path(run_dir);
+    // An agent with other pins may be the one that listens there.
+    if UnixStream::connect(&socket).is_ok() {
+        eprintln!("left {}: another agent listens there", socket.display());
+        eprintln!("removed {} ({detached} interfaces)", bpffs.display());
+        return Ok(ExitCode::SUCCESS);
+    }
     if socket.exists() {
         std::fs::remove_file(&socket).with_context(|| format!("cannot remove {}", socket.display()))?;
     }
