@@ -108,6 +108,8 @@ struct Agent {
     bursts: Bursts<VipAt>,
     /// Last announcement of each VIP.
     announced: BTreeMap<VipAt, Duration>,
+    /// VIPs that the map still answers for, against the plan.
+    overdue: BTreeSet<VipAt>,
     /// VIPs for which the map had no room, and why.
     failed_vips: BTreeMap<VipAt, String>,
     all_multicast: BTreeMap<u32, String>,
@@ -151,6 +153,7 @@ impl Agent {
             actual: Actual::default(),
             links: BTreeMap::new(),
             announced: BTreeMap::new(),
+            overdue: BTreeSet::new(),
             failed_vips: BTreeMap::new(),
             all_multicast: BTreeMap::new(),
             file_error: None,
@@ -238,7 +241,7 @@ impl Agent {
                 Some(reply) = asked.recv() => {
                     reply.send(self.report()).ok(); // the client may have gone
                 }
-                error = &mut serve => return Err(error).context("the control socket"),
+                never = &mut serve => never,
                 _ = inspection.tick() => self.inspect(),
                 () = sleep_until(burst) => {}
             }
@@ -253,6 +256,9 @@ impl Agent {
         // One reading of the clock: stopped behind it, the agent must not extend a deadline that has passed by then.
         let at = now();
         if at < deadline {
+            if !self.overdue.is_empty() {
+                self.replan(); // tries again to write it
+            }
             self.beat(at);
             return;
         }
@@ -260,7 +266,9 @@ impl Agent {
         self.reread();
         self.replan();
         let at = now();
-        self.beat(at);
+        if !self.beat(at) {
+            return;
+        }
         let silent_ms = at.saturating_sub(deadline).as_millis().try_into().unwrap_or(u64::MAX);
         self.tell(Happening::Lapsed { silent_ms });
         // Others may have learnt another host.
@@ -286,15 +294,26 @@ impl Agent {
         programs_changed
     }
 
-    fn beat(&mut self, at: Duration) {
+    /// Extends the deadline, unless the maps still answer for what is not owned here any more. Then it passes, and
+    /// the whole host falls silent.
+    fn beat(&mut self, at: Duration) -> bool {
+        if let Some(vip) = self.overdue.first() {
+            tracing::error!(
+                vip = %vip.ip, count = self.overdue.len(),
+                "the deadline is not extended: the map still says that this address is owned"
+            );
+            return false;
+        }
         self.maps.set_fence(self.options.fence.at(at));
         self.beaten = at;
+        true
     }
 
     /// Extends the deadline in the middle of long work, unless it has passed.
     fn beat_if_due(&mut self) {
         let at = now();
-        let due = at.saturating_sub(self.beaten) >= self.options.fence.interval();
+        // What is lost is written first, and until then there is nothing to extend.
+        let due = self.overdue.is_empty() && at.saturating_sub(self.beaten) >= self.options.fence.interval();
         if due && at.as_nanos() < self.maps.fence().deadline_ns.into() {
             self.beat(at);
         }

@@ -25,12 +25,12 @@ impl Agent {
 
     /// Sends what is due.
     pub(super) fn announce(&mut self) {
-        // After a lapse nothing is claimed before it is known to be still owned. (The egress program would stop
-        // it, too.)
-        if now().as_nanos() >= self.maps.fence().deadline_ns.into() {
-            return;
-        }
         for _ in 0..BATCH {
+            // After a lapse nothing is claimed before it is known to be still owned. (The egress program would
+            // stop it, too.)
+            if now().as_nanos() >= self.maps.fence().deadline_ns.into() {
+                return;
+            }
             let Some(at) = self.bursts.poll(now()) else {
                 return;
             };

@@ -74,6 +74,7 @@ impl Agent {
     fn write_maps(&mut self) {
         let attached = self.attached();
         let steps = steps(&self.actual, &self.plan, |index| attached.contains(&index));
+        self.overdue = self.actual.still_owned(&self.plan);
         let mut rejected = Vec::new();
         for step in steps {
             if let Err((at, reason)) = self.take_step(step) {
@@ -109,14 +110,20 @@ impl Agent {
                 }
             },
             Step::SetVip(at, slot) => match self.maps.set_vip(at, slot) {
-                Ok(()) => drop(self.actual.vips.insert(at, slot)),
+                Ok(()) => {
+                    self.actual.vips.insert(at, slot);
+                    self.overdue.remove(&at);
+                }
                 Err(error) => {
                     // What stands there now must not be announced as if it had been changed.
                     return Err((at, self.explain_full(&chain(&error))));
                 }
             },
             Step::RemoveVip(at) => match self.maps.remove_vip(at) {
-                Ok(()) => drop(self.actual.vips.remove(&at)),
+                Ok(()) => {
+                    self.actual.vips.remove(&at);
+                    self.overdue.remove(&at);
+                }
                 Err(error) => {
                     tracing::error!(vip = %at.ip, error = %chain(&error), "cannot remove the address")
                 }

@@ -1,7 +1,7 @@
 //! From one plan to the next, in the order that is safe: what is lost is silenced before anything else
 //! happens, and what is gained is in the maps before it is announced.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use responder_common::{layout::STANDBY_SLOT, wire::Mac};
 
@@ -35,6 +35,16 @@ pub struct Actual {
     pub announcing: BTreeMap<VipAt, Mac>,
 }
 
+impl Actual {
+    /// What the maps answer for and the plan does not. While there is any, the deadline must not be extended.
+    #[must_use]
+    pub fn still_owned(&self, plan: &Plan) -> BTreeSet<VipAt> {
+        let owned = self.vips.iter().filter(|(_, slot)| **slot != STANDBY_SLOT);
+        let planned = |at: &VipAt| plan.vips.get(at).is_some_and(|slot| *slot != STANDBY_SLOT);
+        owned.map(|(at, _)| *at).filter(|at| !planned(at)).collect()
+    }
+}
+
 /// The steps that lead from `actual` to `plan`. `attached` says of a link whether the program runs there.
 #[must_use]
 pub fn steps(actual: &Actual, plan: &Plan, attached: impl Fn(u32) -> bool) -> Vec<Step> {
@@ -51,8 +61,10 @@ pub fn steps(actual: &Actual, plan: &Plan, attached: impl Fn(u32) -> bool) -> Ve
     let mut steps = Vec::new();
     let stop = actual.announcing.keys().filter(|at| !announce.contains_key(at));
     steps.extend(stop.map(|at| Step::StopAnnouncing(*at)));
-    // Losses: owned entries that become standby. They come before deletions, which pass questions on to the
-    // host, and before everything that takes time.
+    // Losses come before everything that takes time: what becomes standby, and what leaves. The latter is silenced
+    // first and deleted last, because a deletion passes questions on to the host.
+    let leaving = actual.still_owned(plan).into_iter().filter(|at| !plan.vips.contains_key(at));
+    steps.extend(leaving.map(|at| Step::SetVip(at, STANDBY_SLOT)));
     let changed = |owned: bool| {
         plan.vips
             .iter()
@@ -133,12 +145,27 @@ mod tests {
             [
                 Step::StopAnnouncing(vip(1)),
                 Step::StopAnnouncing(vip(2)),
+                Step::SetVip(vip(2), 0),
                 Step::SetVip(vip(1), 0),
                 Step::SetVip(vip(3), 1),
                 Step::RemoveVip(vip(2)),
                 Step::Announce(vip(3)),
             ]
         );
+    }
+
+    #[test]
+    fn what_is_lost_is_owed_until_it_is_written() {
+        let (old, new) = (plan(&[(1, 1), (2, 1), (3, 1)], MAC, true), plan(&[(1, 0), (3, 1)], MAC, true));
+        let mut actual = Actual::default();
+        let first = steps(&actual, &old, |_| true);
+        apply(&mut actual, &old, &first);
+        assert_eq!(actual.still_owned(&old), [].into());
+        assert_eq!(actual.still_owned(&new), [vip(1), vip(2)].into());
+        apply(&mut actual, &new, &[Step::SetVip(vip(1), 0)]);
+        assert_eq!(actual.still_owned(&new), [vip(2)].into());
+        apply(&mut actual, &new, &[Step::RemoveVip(vip(2))]);
+        assert_eq!(actual.still_owned(&new), [].into());
     }
 
     #[test]
