@@ -70,17 +70,12 @@ impl Agent {
         self.write_maps();
     }
 
-    /// Takes the steps that lead from what the maps hold to the plan.
+    /// Makes the maps hold what the plan says, and reports what they could not be told.
     fn write_maps(&mut self) {
-        let attached = self.attached();
-        let steps = steps(&self.actual, &self.plan, |index| attached.contains(&index));
-        self.overdue = self.actual.still_owned(&self.plan);
-        let mut rejected = Vec::new();
-        for step in steps {
-            if let Err((at, reason)) = self.take_step(step) {
-                rejected.push((at, reason));
-            }
-            self.beat_if_due();
+        let mut rejected = self.take_steps();
+        if !rejected.is_empty() {
+            // Gains come before deletions, which have made room by now.
+            rejected = self.take_steps();
         }
         let count = rejected.len();
         for (at, reason) in rejected {
@@ -93,6 +88,21 @@ impl Agent {
         }
         self.failed_vips
             .retain(|at, _| self.plan.vips.contains_key(at) && !self.actual.vips.contains_key(at));
+    }
+
+    /// Takes the steps that lead from what the maps hold to the plan. Those that the kernel refuses come back.
+    fn take_steps(&mut self) -> Vec<(VipAt, String)> {
+        let attached = self.attached();
+        let steps = steps(&self.actual, &self.plan, |index| attached.contains(&index));
+        self.overdue = self.actual.still_owned(&self.plan);
+        let mut rejected = Vec::new();
+        for step in steps {
+            if let Err(refusal) = self.take_step(step) {
+                rejected.push(refusal);
+            }
+            self.beat_if_due();
+        }
+        rejected
     }
 
     fn take_step(&mut self, step: Step) -> Result<(), (VipAt, String)> {
