@@ -43,6 +43,8 @@ pub struct AgentStatus {
     pub started_ms: u64,
     /// The static file.
     pub file: PathBuf,
+    /// Its pin directory.
+    pub bpffs: PathBuf,
     /// Why the file as it is now is not in effect.
     pub file_error: Option<String>,
     /// Links by name.

@@ -134,7 +134,8 @@ pub async fn run(bpffs: &Path, run_dir: &Path, json: bool) -> Result<ExitCode> {
         )?;
         return Ok(ExitCode::from(5));
     };
-    let agent = control::ask_status(run_dir).await?;
+    // One with other pins may be the one that listens there.
+    let agent = control::ask_status(run_dir).await?.filter(|agent| agent.bpffs == pins.root());
     let status = collect(&pins, agent)?;
     let mut out = io::stdout().lock();
     let printed = if json {

@@ -38,6 +38,7 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_ms: self.started.as_millis().try_into().unwrap_or(u64::MAX),
             file: self.options.file.clone(),
+            bpffs: self.pins.root().to_owned(),
             file_error: self.file_error.clone(),
             links: links.collect(),
             refused: refused.chain(failed).collect(),
