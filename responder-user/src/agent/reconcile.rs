@@ -19,7 +19,7 @@ use crate::{
         plan::{Plan, VipAt},
     },
     journal::Happening,
-    net::{ethtool, groups::GroupReport, sysctl},
+    net::{ethtool, groups::GroupReport, link::Link, sysctl},
 };
 
 fn detach(pins: &Pins, index: u32, name: Option<&str>) {
@@ -242,6 +242,11 @@ impl Agent {
             Ok(attached) => {
                 for Attempt { what, error } in &attached.tried {
                     tracing::warn!(link = %name, %what, %error, "did not work");
+                }
+                if attached.mode == "native"
+                    && let Some(reason) = self.net.links.get(&index).and_then(Link::native_tx_obstacle)
+                {
+                    tracing::warn!(link = %name, %reason, "answers may not arrive");
                 }
                 let taken = if attached.taken_over { ", taken over" } else { "" };
                 let mode = format!("{} by {}{taken}", attached.mode, attached.via);

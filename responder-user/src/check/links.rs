@@ -64,6 +64,9 @@ fn one(net: &NetState, link: &Link, pins: Option<&Pins>) -> Result<Vec<Finding>>
         }
         None => findings.push(native(link, driver)),
     }
+    if let Some(reason) = link.native_tx_obstacle() {
+        findings.push(Finding::new(name, Limited, reason));
+    }
     if features.lro == Some(true) {
         findings.push(Finding::new(
             name,

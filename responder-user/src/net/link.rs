@@ -88,6 +88,16 @@ impl Link {
     pub fn has_ipv6(&self) -> bool {
         self.mtu >= 1280
     }
+
+    /// Why answers of native XDP may get lost although the driver takes the program.
+    #[must_use]
+    pub fn native_tx_obstacle(&self) -> Option<String> {
+        (self.kind.as_deref() == Some("veth")).then(|| {
+            "a veth drops what native XDP sends unless its other end has an XDP program or generic receive offload: \
+             `ethtool -K PEER gro on` there, or --xdp-mode generic here"
+                .to_owned()
+        })
+    }
 }
 
 /// An address of a link.
