@@ -36,7 +36,7 @@ pub async fn run(options: Options) -> Result<()> {
         // As it is now: addresses may have been given away during the wait for the lock.
         let config = StaticConfig::read(&options.file)?;
         let server = Server::bind(&options.run_dir)
-            .with_context(|| format!("cannot listen in {}", options.run_dir.display()))?;
+            .with_context(|| format!("cannot listen in {} (--run-dir)", options.run_dir.display()))?;
         let (mut net, follower) = crate::net::watch::watch().await.context("cannot follow the links")?;
         let state = net.borrow_and_update().clone();
         let mut agent = Agent::new(options, pins.clone(), config, state)?;
