@@ -246,7 +246,7 @@ impl Agent {
                 if attached.mode == "native"
                     && let Some(reason) = self.net.links.get(&index).and_then(Link::native_tx_obstacle)
                 {
-                    tracing::warn!(link = %name, %reason, "answers may not arrive");
+                    tracing::info!(link = %name, %reason, "answers arrive on one condition");
                 }
                 let taken = if attached.taken_over { ", taken over" } else { "" };
                 let mode = format!("{} by {}{taken}", attached.mode, attached.via);
