@@ -50,7 +50,7 @@ pub(crate) fn handle<F: Frame, T: Tables>(
     let Some(ip) = frame.view::<Ipv6Header>(eth.l3) else {
         return Some(Outcome::NdTruncated);
     };
-    let next = ip.next_hop.get() >> 8;
+    let (next, hop_limit) = (ip.next_hop.get() >> 8, ip.next_hop.get() & 0xff);
     let mut l4 = eth.l3 + size_of::<Ipv6Header>();
     let extended = next != NEXT_ICMPV6;
     if extended {
@@ -58,8 +58,11 @@ pub(crate) fn handle<F: Frame, T: Tables>(
             return None;
         }
         match skip_extensions(frame, next, l4) {
-            Ok(offset) => l4 = offset,
-            Err(outcome) => return outcome,
+            Found::At(offset) => l4 = offset,
+            // Any host may have to drop such a packet (RFC 8200 section 4.1); one that has crossed a router is no
+            // solicitation whatever is behind.
+            Found::TooDeep if hop_limit == HOP_LIMIT => return Some(Outcome::NsExtensionHeader),
+            Found::TooDeep | Found::Other => return None,
         }
     }
     let Some(header) = frame.view::<NdHeader>(l4) else {
@@ -123,27 +126,39 @@ struct About<'a, S> {
 }
 
 /// Finds ICMPv6 behind the extension headers that Linux skips: Hop-by-Hop Options (as the first), Destination
-/// Options, and a Routing header that has been used up. An error is what becomes of a packet without it.
+/// Options, and a Routing header that has been used up.
 #[inline(always)]
-fn skip_extensions<F: Frame>(frame: &F, mut next: u16, mut offset: usize) -> Result<usize, Option<Outcome>> {
+fn skip_extensions<F: Frame>(frame: &F, mut next: u16, mut offset: usize) -> Found {
     for _ in 0..MAX_EXTENSIONS {
-        let header = frame.view::<[Be16; 2]>(offset).ok_or(None)?;
+        let Some(header) = frame.view::<[Be16; 2]>(offset) else {
+            return Found::Other;
+        };
         // An option that is unknown and not to be skipped makes the receiver drop the packet (RFC 8200
         // section 4.2), and the host must be able to report that. Segments left: the packet goes on.
         let stop = if next == NEXT_ROUTING { 0x00ff } else { 0xc000 };
         if header[1].get() & stop != 0 {
-            return Err(None);
+            return Found::Other;
         }
         next = header[0].get() >> 8;
         offset += 8 * (usize::from(header[0].get() & 0xff) + 1);
         if next == NEXT_ICMPV6 {
-            return Ok(offset);
+            return Found::At(offset);
         }
         if next != NEXT_DESTINATION && next != NEXT_ROUTING {
-            return Err(None);
+            return Found::Other;
         }
     }
-    Err(Some(Outcome::NsExtensionHeader))
+    Found::TooDeep
+}
+
+/// What is behind extension headers.
+enum Found {
+    /// ICMPv6, at this offset.
+    At(usize),
+    /// More extension headers than are walked.
+    TooDeep,
+    /// Something else.
+    Other,
 }
 
 /// The part of a message that both kinds have been checked for.

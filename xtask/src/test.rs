@@ -1,6 +1,7 @@
 //! `cargo xtask test`
 
 use std::{
+    env,
     ffi::OsStr,
     fs,
     io::{BufRead as _, BufReader, Write as _},
@@ -148,7 +149,7 @@ impl Run<'_> {
         for program in &integration {
             self.program(program, program.integration)?;
         }
-        Ok(())
+        self.demo()
     }
 
     /// Installs what the tests use. What cannot be installed makes those tests skip themselves that need it.
@@ -187,13 +188,35 @@ impl Run<'_> {
             if !root::is_possible() {
                 return Ok(false);
             }
-            let mut command = root::command(std::env::current_exe()?, &[])?;
+            let mut command = root::command(env::current_exe()?, &[])?;
             tools::run(command.arg("verify-ebpf").args(objects))?;
             Ok(true)
         });
         match verified {
             Ok(true) => self.total.passed(),
             Ok(false) => self.total.skipped(name, "built, but only root can have the kernel verify it"),
+            Err(error) => {
+                say(format!("{error:#}"));
+                self.total.failed(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Plays the demo, which checks every claim that it shows.
+    fn demo(&mut self) -> Result<()> {
+        let name = "demo";
+        if !self.wants(name) {
+            return Ok(());
+        }
+        if !root::is_possible() {
+            self.total.skipped(name, "needs root");
+            return Ok(());
+        }
+        let mut command = Command::new(env::current_exe()?);
+        command.args(["demo", "--yes"]);
+        match step(name, || tools::run(&mut command)) {
+            Ok(()) => self.total.passed(),
             Err(error) => {
                 say(format!("{error:#}"));
                 self.total.failed(name);

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, io, net::Ipv6Addr, os::fd::AsRawFd};
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
+use bytes::Buf as _;
 use responder_common::{
     layout::{Event, EventKind},
     outcome::Outcome,
@@ -128,12 +129,23 @@ fn parse(bytes: &[u8], names: &BTreeMap<u32, String>) -> Option<(VipAt, Happenin
     Some((at, Happening::Conflict { vip, link, claimer, by: by.to_owned(), claims: event.conflicts }))
 }
 
-#[expect(unsafe_code, reason = "bytes from the kernel into a plain struct")]
-fn read(bytes: &[u8]) -> Option<Event> {
+/// The fields in the order of [`Event`], in the host's byte order.
+fn read(mut bytes: &[u8]) -> Option<Event> {
     if bytes.len() != size_of::<Event>() {
         tracing::debug!(len = bytes.len(), "event of another size");
         return None;
     }
-    // SAFETY: the size was checked, every bit pattern is an `Event` (numbers only), and the read is unaligned.
-    Some(unsafe { bytes.as_ptr().cast::<Event>().read_unaligned() })
+    let mut event = Event {
+        boot_ns: bytes.get_u64_ne(),
+        kind: bytes.get_u32_ne(),
+        ifindex: bytes.get_u32_ne(),
+        vlan: bytes.get_u32_ne(),
+        conflicts: bytes.get_u32_ne(),
+        vip: [0; 16],
+        claimer: [0; 6],
+        reserved: 0,
+    };
+    bytes.copy_to_slice(&mut event.vip);
+    bytes.copy_to_slice(&mut event.claimer);
+    Some(event)
 }

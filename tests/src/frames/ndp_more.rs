@@ -71,6 +71,10 @@ pub(super) fn headers() -> Vec<Case> {
         hidden("N23.7", 0, &[&pad(60), &[60, 1], &[0x1e, 12], &[0; 12], &pad(58)]),
         // More than any host may send (RFC 8200 section 4.1).
         hidden("N23.8", 60, &[&pad(60), &pad(60), &pad(60), &pad(58)]),
+        Case::ignored("N23.11", {
+            let extensions = [pad(60), pad(60), pad(60), pad(58)].concat();
+            Nd { next: 60, hop: 64, extensions, ..ns() }.bytes()
+        }),
         Case::ignored("N23.9", behind(0, &[&pad(0), &pad(58)])),
         // A routing header that has been used up is skipped by the last node (RFC 8200 section 4.4).
         Case::drop("N23.10", to_unicast(43, &[58, 0, 0, 0, 0, 0, 0, 0]), "ns_extension_header").linux(),

@@ -66,7 +66,9 @@ pub(super) fn expect(host: &Host, outer: &Outer<'_>) -> Expected {
     let (at, hidden) = match find(body) {
         Message::Plain(at) => (at, false),
         Message::Hidden(at) => (at, true),
-        Message::TooDeep => return Expected::drop("ns_extension_header"),
+        // Hop limit 255: it may be a solicitation.
+        Message::TooDeep if body[7] == 255 => return Expected::drop("ns_extension_header"),
+        Message::TooDeep => return Expected::ignored(),
         Message::None => return Expected::ignored(),
     };
     let Some(icmp) = body.get(at..).filter(|m| m.len() >= 8) else {
