@@ -81,7 +81,8 @@ fn attach_tcx(object: &mut Object, pins: &Pins, ifindex: u32, name: &str) -> Res
         unpin(&path).map_err(|e| chain(&e))?;
     }
     let tx = object.tx().map_err(|e| chain(&e))?;
-    let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+    // Before those of others: one that ends the chain ("ok") would hide what follows it from this one.
+    let options = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = tx.attach_with_options(name, TcAttachType::Egress, options).map_err(|e| chain(&e))?;
     let link = tx.take_link(id).map_err(|e| chain(&e))?;
     let link = FdLink::try_from(link).map_err(|e| chain(&e))?;
