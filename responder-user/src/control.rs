@@ -139,7 +139,7 @@ impl Server {
         let room = Arc::new(Semaphore::new(CLIENTS));
         loop {
             // Never closed.
-            let place = room.clone().acquire_owned().await;
+            let place = Arc::clone(&room).acquire_owned().await;
             match self.listener.accept().await {
                 Ok((stream, _)) => {
                     let (status, journal) = (status.clone(), journal.subscribe());
