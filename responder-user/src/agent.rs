@@ -41,7 +41,7 @@ use crate::{
         maps::Maps,
         object::{LoadOptions, Object},
         pins::Pins,
-        xdp::{WantedAttach, WantedMode},
+        xdp::{self, WantedAttach, WantedMode},
     },
     decision::{
         burst::{BurstPolicy, Bursts},
@@ -187,7 +187,8 @@ impl Agent {
         self.leave_other_links();
         self.replan();
         self.refuse_if_all_foreign()?;
-        self.object.forget_others(&self.pins);
+        let running = self.net.links.keys().filter_map(|index| xdp::query(*index).ok().flatten());
+        self.object.forget_others(&self.pins, &running.map(|x| x.prog_id).collect());
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Loading the programs.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader, Pod,
@@ -115,11 +115,15 @@ impl Object {
         &mut self.ebpf
     }
 
-    /// Unpins the programs of earlier agents, once nothing runs them.
-    pub fn forget_others(&self, pins: &Pins) {
+    /// Unpins the programs of earlier agents but those that still run somewhere (`running`, kernel ids of XDP
+    /// programs), which could not be told from others' any more.
+    pub fn forget_others(&self, pins: &Pins, running: &BTreeSet<u32>) {
+        let runs = |name: &str| {
+            name.strip_prefix("xdp-").and_then(|id| id.parse().ok()).is_some_and(|id| running.contains(&id))
+        };
         let ours = [format!("xdp-{}", self.xdp_id), format!("tx-{}", self.tx_id)];
         for name in names(&pins.progs_dir()) {
-            if ours.contains(&name) {
+            if ours.contains(&name) || runs(&name) {
                 continue;
             }
             if let Err(error) = fs::remove_file(pins.progs_dir().join(&name)) {
