@@ -221,7 +221,7 @@ impl Agent {
                 changed = net.changed() => {
                     changed.context("the kernel's links are not followed any more")?;
                     if self.take_links(&mut net) {
-                        self.inspect();
+                        self.inspect()?;
                     } else {
                         self.replan();
                     }
@@ -243,7 +243,7 @@ impl Agent {
                     reply.send(self.report()).ok(); // the client may have gone
                 }
                 never = &mut serve => never,
-                _ = inspection.tick() => self.inspect(),
+                _ = inspection.tick() => self.inspect()?,
                 () = sleep_until(burst) => {}
             }
         }

@@ -21,8 +21,9 @@ use crate::{
     config::ConfigError,
     control,
     datapath::{
+        chain,
         pins::PinsError,
-        xdp::{WantedAttach, WantedMode, chain},
+        xdp::{WantedAttach, WantedMode},
     },
     decision::{burst::BurstPolicy, fence::FencePolicy},
     detach, status, telemetry,

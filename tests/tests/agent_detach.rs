@@ -310,3 +310,26 @@ fn a_full_map_leaves_out_some_and_names_them() {
     let map = bpftool(a.ns(), &["map", "show", "pinned", a.bpffs().join("v1/VIPS4").to_str().unwrap()]);
     assert_eq!(map.unwrap()["max_entries"], 16);
 }
+
+/// Somebody removes the pins by hand: the agent ends and says why, and nothing of it is left in the way of the next.
+#[test]
+fn pins_removed_under_an_agent() {
+    if !root_or_skip("pins_removed_under_an_agent") {
+        return;
+    }
+    for via in ["link", "netlink"] {
+        let lab = lab().unwrap();
+        let a = lab.node("a");
+        let mut agent = Agent::start(a, &file(), &["--attach", via]).unwrap();
+        fs::remove_dir_all(a.bpffs().join("v1")).unwrap();
+        let status = agent.process().wait(SOON).unwrap();
+        assert_eq!(status.code(), Some(1), "{via}");
+        let said = agent.process().stderr();
+        assert!(said.contains("removed under the agent") && said.contains("start it again"), "{said}");
+        drop(agent);
+        let gone = || xdp_on(a.ns(), "eth0").ok()?.is_none().then_some(());
+        wait_until("no program on eth0", SOON, gone).unwrap();
+        let next = Agent::start(a, &file(), &["--attach", via]).unwrap();
+        next.terminate().unwrap();
+    }
+}

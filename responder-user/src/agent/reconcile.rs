@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
-use responder_common::layout::STANDBY_SLOT;
+use anyhow::{Result, bail};
+use responder_common::layout::{SLOTS, STANDBY_SLOT};
 
 use super::{Agent, now};
 use crate::{
     datapath::{
+        chain,
         egress::{self, EgressVia},
         foreign::Foreign,
         object::is_ours,
         pins::Pins,
-        xdp::{self, AttachError, Attached, Attempt, chain},
+        xdp::{self, AttachError, Attached, Attempt, Via},
     },
     decision::{
         change::{Step, steps},
@@ -285,7 +286,16 @@ impl Agent {
     }
 
     /// Looks whether the programs still run where they should, and tries again where they could not.
-    pub(super) fn inspect(&mut self) {
+    ///
+    /// # Errors
+    ///
+    /// If the pins are gone: what would be attached now, no other agent could take over.
+    pub(super) fn inspect(&mut self) -> Result<()> {
+        if !self.pins.map(SLOTS).exists() {
+            self.detach_unpinned();
+            let root = self.pins.root().display();
+            bail!("the pins at {root} were removed under the agent; start it again, and it makes them anew");
+        }
         let mut lost = Vec::new();
         for (index, state) in &self.links {
             let Ok(attached) = &state.xdp else {
@@ -302,6 +312,19 @@ impl Agent {
             self.links.remove(&index);
         }
         self.replan();
+        Ok(())
+    }
+
+    /// Detaches what was attached by netlink. (What was attached by a link went with its pin.)
+    fn detach_unpinned(&mut self) {
+        for (index, state) in &self.links {
+            let Ok(Attached { via: Via::Netlink, prog_id, .. }) = &state.xdp else {
+                continue;
+            };
+            if let Err(error) = xdp::detach_own(&mut self.object, *index, *prog_id) {
+                tracing::warn!(index, %error, "cannot detach");
+            }
+        }
     }
 
     /// Takes note of what the joiner has done.

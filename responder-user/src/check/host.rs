@@ -17,7 +17,7 @@ use super::{
     Verdict::{Bad, Limited, Ok as Fine},
 };
 use crate::{
-    datapath::{object::OBJECT, pins::Pins, xdp::chain},
+    datapath::{chain, object::OBJECT, pins::Pins},
     net::boot,
 };
 

@@ -10,10 +10,10 @@ use aya::programs::{
 use serde::Serialize;
 
 use super::{
-    DatapathError,
+    DatapathError, chain,
     object::{Object, is_ours},
     pins::Pins,
-    xdp::{Attempt, WantedAttach, chain, unpin},
+    xdp::{Attempt, WantedAttach, unpin},
 };
 use crate::net::tc::{egress_program, remove_unused_clsact};
 

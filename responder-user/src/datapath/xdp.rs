@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DatapathError,
+    DatapathError, chain,
     foreign::Foreign,
     object::{Object, is_ours},
     pins::{Pins, open_pin},
@@ -339,6 +339,19 @@ pub fn detach(pins: &Pins, ifindex: u32) -> Result<(), DatapathError> {
     })
 }
 
+/// Detaches the program of `object` where it was attached by netlink, without the help of pins.
+pub(crate) fn detach_own(object: &mut Object, ifindex: u32, prog_id: u32) -> Result<(), AttachError> {
+    let Some(current) = query(ifindex)?.filter(|x| x.prog_id == prog_id) else {
+        return Ok(());
+    };
+    let failed = |error: String| {
+        AttachError::Refused(vec![Attempt { what: format!("detaching program {prog_id}"), error }])
+    };
+    let xdp = object.xdp()?;
+    let fd = xdp.fd().map_err(|e| failed(chain(&e)))?;
+    netlink::detach(ifindex, netlink_mode(current.mode), Some(fd.as_fd())).map_err(|e| failed(chain(&e)))
+}
+
 /// Removes a pinned link; the kernel detaches it.
 pub(super) fn unpin(path: &Path) -> Result<(), DatapathError> {
     match fs::remove_file(path) {
@@ -378,18 +391,4 @@ fn mode_name(mode: AyaMode) -> &'static str {
         AyaMode::Skb => "generic",
         AyaMode::Hardware => "hardware",
     }
-}
-
-/// An error with all that caused it.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
