@@ -8,7 +8,7 @@ use std::{
 use glob::Pattern;
 use responder_common::{
     layout::{LINK_PREFIXES, Prefix4, STANDBY_SLOT},
-    wire::Mac,
+    wire::{Ip6, Mac},
 };
 
 use crate::{
@@ -108,7 +108,10 @@ impl Plan {
         self.vips
             .keys()
             .filter_map(|at| match at.ip {
-                IpAddr::V6(ip) => Some((at.ifindex, solicited_node(ip))),
+                IpAddr::V6(ip) => {
+                    let group = Ip6::from(ip).solicited_node();
+                    Some((at.ifindex, Ipv6Addr::from_bits(group.to_bits())))
+                }
                 IpAddr::V4(_) => None,
             })
             .collect()
@@ -206,12 +209,6 @@ fn prefixes(link: &Link) -> [Prefix4; LINK_PREFIXES] {
         *to = from;
     }
     prefixes
-}
-
-/// ff02::1:ffXX:XXXX (RFC 4291 section 2.7.1).
-fn solicited_node(ip: Ipv6Addr) -> Ipv6Addr {
-    let [.., g, h] = ip.segments();
-    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | (g & 0xff), h)
 }
 
 #[cfg(test)]
