@@ -1,7 +1,8 @@
 //! Faults that tests plant into the machine, to see that the checks find them.
 
 /// A fault. Without the feature `flaws` none can be planted, and the compiler removes the questions for them.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(not(feature = "flaws"), expect(unreachable_pub, reason = "public with the feature"))]
 pub enum Flaw {
     /// The deadline counts from the arrival of the response to a renewal.
     DeadlineFromArrival,

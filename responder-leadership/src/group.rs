@@ -14,9 +14,7 @@ pub fn group_of(address: IpAddr, claims: NonZeroU16) -> Group {
         IpAddr::V4(ip) => hash([&ip.octets()[..]]),
         IpAddr::V6(ip) => hash([&ip.octets()[..]]),
     };
-    #[expect(clippy::cast_possible_truncation, reason = "smaller than the number of claims")]
-    let group = (hash % u64::from(claims.get())) as Group;
-    group
+    Group::try_from(hash % u64::from(claims.get())).unwrap_or_default() // smaller than a `u16`
 }
 
 /// How much a node is wanted for `key`; the highest comes first (rendezvous hashing, Thaler and Ravishankar 1998).
