@@ -7,7 +7,7 @@ use responder_common::{
     egress::EgressOutcomes,
     layout::{
         EGRESS, EVENT_LIMIT, EVENTS, EventLimit, FENCE, Fence, LINK_ROUTER, LINKS, Link, LinkKey, MAX_SLOTS,
-        OUTCOMES, SLOTS, SlotState, VIPS4, VIPS6, Vip4, Vip6, VipKey4, VipKey6, VipStats,
+        OUTCOMES, Owner, SLOTS, SlotState, VIPS4, VIPS6, Vip4, Vip6, VipKey4, VipKey6, VipStats,
     },
     outcome::Outcomes,
 };
@@ -106,6 +106,17 @@ impl Maps {
     #[must_use]
     pub fn fence(&self) -> Fence {
         self.fence.load()
+    }
+
+    /// Writes whose the maps are. Only while nothing is answered.
+    pub fn set_owner(&self, owner: Owner) {
+        self.fence.set_owner(owner);
+    }
+
+    /// Whose the maps are.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        self.fence.owner()
     }
 
     /// Gives or takes ownership of all VIPs of a slot.
