@@ -1,5 +1,7 @@
 //! From configuration, links and ownership to what the maps should hold.
 
+mod cluster;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv6Addr},
@@ -94,11 +96,7 @@ impl Plan {
         for link in default.iter().filter_map(|index| net.links.get(index)) {
             plan.use_link(link);
         }
-        for (index, link) in &mut plan.links {
-            if let Some(actual) = net.links.get(index) {
-                link.router = router(&actual.name);
-            }
-        }
+        plan.set_routers(router);
         plan
     }
 
@@ -115,6 +113,12 @@ impl Plan {
                 IpAddr::V4(_) => None,
             })
             .collect()
+    }
+
+    fn set_routers(&mut self, router: impl Fn(&str) -> bool) {
+        for link in self.links.values_mut() {
+            link.router = router(&link.name);
+        }
     }
 
     fn add(&mut self, ip: IpAddr, slot: u32, link: &Link) {
@@ -151,7 +155,11 @@ impl Plan {
 }
 
 /// The links that match any of `patterns`. What names one link that does not exist goes to `waiting`.
-fn select(patterns: &[Pattern], net: &NetState, waiting: &mut BTreeMap<String, String>) -> BTreeSet<u32> {
+pub(super) fn select(
+    patterns: &[Pattern],
+    net: &NetState,
+    waiting: &mut BTreeMap<String, String>,
+) -> BTreeSet<u32> {
     let mut selected = BTreeSet::new();
     for pattern in patterns {
         let plain = Pattern::escape(pattern.as_str()) == pattern.as_str();
