@@ -3,6 +3,9 @@
 //! A neighbour asks for an address only where it takes it to be on the link: where the address is in a subnet of
 //! the link. So a VIP belongs on the links with the longest prefix that covers it.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
