@@ -1,6 +1,7 @@
 //! Whether this node may hold anything, by its Node object and by what it finds on itself.
 
 use k8s_openapi::api::core::v1::Node;
+use serde::{Deserialize, Serialize};
 
 /// The label by which Kubernetes keeps load balancers away from a node. Its value does not matter.
 pub const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
@@ -8,7 +9,8 @@ pub const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-b
 pub const DRAIN_ANNOTATION: &str = "l2-responder.io/drain";
 
 /// Whether a node may hold VIPs. The reasons are sentences whose subject is the node.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fit {
     /// It may.
     Yes,

@@ -175,10 +175,15 @@ impl Services {
         self.guard(Guard::Node(name.to_owned()), object.map(facts::node_addresses).unwrap_or_default());
     }
 
-    /// Never announce these. Replaces what was given for `what` before.
+    /// Never announce these. For [`Protected::ApiServer`] instead of what was given before; gateways add up.
     pub fn protect(&mut self, what: Protected, addresses: BTreeSet<IpAddr>) {
-        let addresses = addresses.into_iter().map(|ip| ip.to_canonical()).collect();
-        self.guard(Guard::Given(what), addresses);
+        let guard = Guard::Given(what);
+        let mut addresses: BTreeSet<_> = addresses.into_iter().map(|ip| ip.to_canonical()).collect();
+        match what {
+            Protected::ApiServer => {}
+            Protected::Gateway => addresses.extend(self.guards.of(&guard)),
+        }
+        self.guard(guard, addresses);
     }
 
     /// What has changed since the last call.

@@ -14,6 +14,7 @@ use std::{
 
 use glob::Pattern;
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::plan::select;
 use crate::net::link::{Link, NetState, Prefix};
@@ -28,7 +29,8 @@ pub struct LinkChoice {
 }
 
 /// What a node can announce: what its peers must know to judge it as a candidate.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Announceable {
     /// Every address.
     Any,

@@ -26,7 +26,9 @@ impl fmt::Display for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Node(name) => write!(f, "is an address of node {name}"),
-            Self::Given(Protected::Gateway) => f.write_str("is a default gateway's address"),
+            Self::Given(Protected::Gateway) => {
+                f.write_str("is, or was since the agent started, the address of a default gateway")
+            }
             Self::Given(Protected::ApiServer) | Self::ApiServerSlice(_) => {
                 f.write_str("is an address of the API server")
             }
@@ -62,6 +64,11 @@ impl Guards {
             self.addresses.insert(guard, new);
         }
         changed
+    }
+
+    /// What a guard has.
+    pub(super) fn of(&self, guard: &Guard) -> impl Iterator<Item = IpAddr> {
+        self.addresses.get(guard).into_iter().flatten().copied()
     }
 
     /// Why `ip` must not be announced.

@@ -3,12 +3,13 @@
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 /// The `spec.loadBalancerClass` that is always ours unless another one is asked for.
 pub const OWN_CLASS: &str = "l2-responder.io/responder";
 
 /// Names a Service.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct ServiceKey {
     /// Its namespace.
     pub namespace: String,
@@ -23,7 +24,7 @@ impl fmt::Display for ServiceKey {
 }
 
 /// Names an EndpointSlice.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct SliceKey {
     /// Its namespace, which is its Service's.
     pub namespace: String,
@@ -49,12 +50,14 @@ pub enum Protected {
     /// Where this agent reaches the API server. What the Service `default/kubernetes` and its EndpointSlices name
     /// is protected without being given here.
     ApiServer,
-    /// Default gateways of this node.
+    /// Default gateways of this node. They stay protected as long as the machine lives: a default route that is
+    /// gone for a moment must not open the way for a Service that waits for it.
     Gateway,
 }
 
 /// The nodes that may announce an address, as far as Services are concerned.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Eligible {
     /// Every node.
     Any,
@@ -74,7 +77,7 @@ impl Eligible {
 }
 
 /// An address that somebody must announce.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Demand {
     /// The Services that have it.
     pub services: BTreeSet<ServiceKey>,
@@ -83,7 +86,7 @@ pub struct Demand {
 }
 
 /// An address of a Service that is not announced.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Refused {
     /// The Service.
     pub service: ServiceKey,

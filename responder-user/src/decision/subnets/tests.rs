@@ -124,3 +124,12 @@ fn candidates_for_an_address() {
     }
     assert!(Announceable::Any.covers("8.8.8.8".parse().unwrap()) && !Announceable::Any.is_nothing());
 }
+
+#[test]
+fn as_it_is_published() {
+    let some = Announceable::Prefixes(["192.0.2.0/24".parse().unwrap()].into());
+    for (value, text) in [(Announceable::Any, r#""any""#), (some, r#"{"prefixes":["192.0.2.0/24"]}"#)] {
+        assert_eq!(serde_json::to_string(&value).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Announceable>(text).unwrap(), value);
+    }
+}

@@ -89,12 +89,14 @@ fn gateways_and_the_api_server() {
     assert_eq!(
         refused(&machine),
         [
-            "a/web: 192.0.2.1 is a default gateway's address",
+            "a/web: 192.0.2.1 is, or was since the agent started, the address of a default gateway",
             "a/web: 192.0.2.2 is an address of the API server",
         ]
     );
-    machine.protect(Protected::Gateway, ips(&["192.0.2.254"]));
-    assert_eq!(announced(&machine), ["192.0.2.1"], "what is given replaces what was");
+    machine.protect(Protected::Gateway, BTreeSet::new());
+    assert_eq!(machine.refusals().len(), 2, "a route that is gone for a moment opens no way");
+    machine.protect(Protected::ApiServer, ips(&["192.0.2.254"]));
+    assert_eq!(announced(&machine), ["192.0.2.2"], "it is somewhere else now");
 }
 
 #[test]
