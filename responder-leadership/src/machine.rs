@@ -2,7 +2,7 @@
 //!
 //! * this file: what a machine knows, and the order in which it decides.
 //! * `seen`: what it is told.
-//! * `outcomes`: how its writes end.
+//! * `attempts`: its writes and reads. `outcomes`: how they end.
 //! * `session`: its own session: started, renewed, given up, ended.
 //! * `peers`: other nodes' sessions: alive, expired, revoked.
 //! * `place`: who may and who should answer.
@@ -11,6 +11,7 @@
 //! * `answer`: what the datapath is told.
 
 mod answer;
+mod attempts;
 mod claims;
 mod exceptions;
 mod outcomes;
@@ -28,7 +29,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use self::session::Own;
+use self::{answer::Part, session::Own};
 use crate::{
     event::{Effect, Eligible, Event, Holdings, Note},
     flaw::Flaw,
@@ -162,7 +163,9 @@ pub struct Machine {
     named: Vec<BTreeMap<NodeName, Incarnation>>,
     /// The datapath of someone else who uses this node's name.
     in_use: Option<String>,
-    silent: BTreeMap<Group, Arc<BTreeSet<IpAddr>>>,
+    /// Groups of which something else may have to be answered.
+    stale: BTreeSet<Group>,
+    parts: BTreeMap<Group, Part>,
     answered: Option<Arc<Holdings>>,
     /// Whether `answered` has not been said yet.
     say: bool,
@@ -212,7 +215,8 @@ impl Machine {
             free_since: BTreeMap::new(),
             named: vec![BTreeMap::new(); claims],
             in_use: None,
-            silent: BTreeMap::new(),
+            stale: BTreeSet::new(),
+            parts: BTreeMap::new(),
             answered: None,
             say: false,
             limit: None,
@@ -351,71 +355,6 @@ impl Machine {
     /// watch, or has given itself up.
     fn unclear_for(&self) -> Duration {
         if self.has(Flaw::TakeUnclearAtOnce) { Duration::ZERO } else { self.longest * 2 }
-    }
-
-    /// Up to a quarter of `span`.
-    fn jitter(&mut self, span: Duration) -> Duration {
-        // xorshift64 (Marsaglia 2003).
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        let part = u32::try_from(self.random % 1024).unwrap_or_default();
-        span / 4 * part / 1024
-    }
-
-    /// Notes a failed attempt; the next comes after a growing time.
-    fn back_off(&mut self, object: Object) {
-        let span = self.settings.times.renew_interval;
-        let failures = self.retries.get(&object).map_or(0, |retry| retry.failures).saturating_add(1);
-        let wait = span / 4 * 2_u32.pow(failures.min(3) - 1);
-        let not_before = self.now + wait + self.jitter(wait);
-        self.retries.insert(object, Retry { failures, not_before });
-    }
-
-    /// Whether something may be written to `object` now; otherwise it is looked at again in time.
-    fn may_write(&mut self, object: &Object) -> bool {
-        if self.pending.contains_key(object) || self.reading.contains(object) {
-            return false;
-        }
-        match self.retries.get(object) {
-            Some(retry) if self.now < retry.not_before => {
-                self.wake_at(retry.not_before);
-                false
-            }
-            Some(_) | None => true,
-        }
-    }
-
-    /// A number that no earlier write had.
-    const fn next_number(&mut self) -> u64 {
-        self.number += 1;
-        self.number
-    }
-
-    fn write(
-        &mut self,
-        object: Object,
-        view: (Version, Option<Version>),
-        content: Content,
-        gives: Gives,
-        note: Option<Note>,
-    ) {
-        let id = self.next_number();
-        let (version, base) = view;
-        let renewal = object == self.own_object();
-        let pending = Pending { id, sent_at: self.now, version, content: content.clone(), gives, note };
-        self.pending.insert(object.clone(), pending);
-        self.writes.push(Effect::Write { id, object, base, content, renewal });
-    }
-
-    fn read(&mut self, object: Object) {
-        let known = match &object {
-            Object::Session(node) => self.peers.get(node).map(|peer| peer.view.version),
-            Object::Claim(group) => self.claims.get(usize::from(*group)).map(|view| view.version),
-        };
-        if self.reading.insert(object.clone()) {
-            self.writes.push(Effect::Read { object, known: known.unwrap_or_default() });
-        }
     }
 
     fn wall_ms(&self) -> u64 {

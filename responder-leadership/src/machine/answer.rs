@@ -2,12 +2,24 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Gives, Machine, session::Own};
 use crate::{
     event::{Effect, Holdings},
     flaw::Flaw,
     id::{Group, Object},
 };
+
+/// What this node holds of a group.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub(super) struct Part {
+    held: bool,
+    /// VIPs held one by one.
+    exceptions: BTreeSet<IpAddr>,
+    /// VIPs that do not follow the group here.
+    silent: Arc<BTreeSet<IpAddr>>,
+}
 
 impl Machine {
     /// What must not be answered because it may have been given away, or is about to be.
@@ -24,42 +36,51 @@ impl Machine {
         given
     }
 
-    /// What this node holds now, as far as it may answer for it.
+    /// What this node holds now, as far as it may answer for it. Only groups that may have changed are looked at.
     pub(super) fn note_answer(&mut self) {
+        let stale = std::mem::take(&mut self.stale);
+        if stale.is_empty() && self.answered.is_some() {
+            return;
+        }
+        for group in stale {
+            let part = self.part(group);
+            self.parts.insert(group, part);
+        }
         let mut holdings = Holdings::default();
-        for group in self.groups() {
-            let given = self.given(group);
-            let claim = self.claim(group);
-            if let Some(holder) = claim.and_then(|claim| claim.holder.as_ref())
-                && self.is_me(holder)
-                && !given.group
-            {
-                holdings.groups.insert(group);
+        for (group, part) in &self.parts {
+            if part.held {
+                holdings.groups.insert(*group);
             }
-            let mut silent: BTreeSet<IpAddr> = given.vips.clone();
-            if let Some(demand) = self.demand.get(usize::from(group)) {
-                silent.extend(demand.iter().filter(|(vip, e)| !self.able(vip, e)).map(|(vip, _)| *vip));
-                for (vip, id) in claim.into_iter().flat_map(|claim| &claim.exceptions) {
-                    silent.insert(*vip);
-                    let able = demand.get(vip).is_some_and(|eligible| self.able(vip, eligible));
-                    if able && self.is_me(id) && !given.vips.contains(vip) {
-                        holdings.exceptions.insert(*vip);
-                    }
-                }
-            }
-            if !silent.is_empty() {
-                let silent = match self.silent.remove(&group) {
-                    Some(before) if *before == silent => before,
-                    Some(_) | None => Arc::new(silent),
-                };
-                holdings.silent.insert(group, silent);
+            holdings.exceptions.extend(&part.exceptions);
+            if !part.silent.is_empty() {
+                holdings.silent.insert(*group, Arc::clone(&part.silent));
             }
         }
-        self.silent.clone_from(&holdings.silent);
         if self.answered.as_deref() != Some(&holdings) {
             self.answered = Some(Arc::new(holdings));
             self.say = true;
         }
+    }
+
+    /// What this node holds of a group.
+    fn part(&self, group: Group) -> Part {
+        let given = self.given(group);
+        let claim = self.claim(group);
+        let holder = claim.and_then(|claim| claim.holder.as_ref());
+        let mut exceptions = BTreeSet::new();
+        let mut silent = given.vips.clone();
+        if let Some(demand) = self.demand.get(usize::from(group)) {
+            silent.extend(demand.iter().filter(|(vip, e)| !self.able(vip, e)).map(|(vip, _)| *vip));
+            for (vip, id) in claim.into_iter().flat_map(|claim| &claim.exceptions) {
+                silent.insert(*vip);
+                let able = demand.get(vip).is_some_and(|eligible| self.able(vip, eligible));
+                if able && self.is_me(id) && !given.vips.contains(vip) {
+                    exceptions.insert(*vip);
+                }
+            }
+        }
+        let held = holder.is_some_and(|holder| self.is_me(holder)) && !given.group;
+        Part { held, exceptions, silent: Arc::new(silent) }
     }
 
     /// The deadline, unless that of the agent before this one still holds.

@@ -18,7 +18,7 @@ impl Machine {
             return;
         };
         if let Object::Claim(group) = object {
-            self.unsettled.insert(group);
+            self.unsettle(group);
         }
         let own = object == self.own_object();
         match outcome {

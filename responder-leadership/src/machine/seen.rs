@@ -52,7 +52,7 @@ impl Machine {
                             None => drop(demand.remove(&vip)),
                         }
                     }
-                    self.unsettled.insert(group);
+                    self.unsettle(group);
                 }
             }
             Event::Local { fitness, reach } => {
@@ -65,7 +65,7 @@ impl Machine {
             Event::Longest(longest) => self.longest = longest.max(self.settings.times.lease_duration),
             Event::Move { group, to } => {
                 self.moves.insert(group, to);
-                self.unsettled.insert(group);
+                self.unsettle(group);
             }
             Event::Stop => {
                 self.stopping.get_or_insert(self.now);
@@ -78,6 +78,13 @@ impl Machine {
     /// Has every group looked at again.
     pub(super) fn unsettle_all(&mut self) {
         self.unsettled.extend(self.groups());
+        self.stale.extend(self.groups());
+    }
+
+    /// Has a group looked at again.
+    pub(super) fn unsettle(&mut self, group: Group) {
+        self.unsettled.insert(group);
+        self.stale.insert(group);
     }
 
     fn note_read(&mut self, object: &Object, version: Version) {
@@ -88,6 +95,7 @@ impl Machine {
         let unchanged = self.doubts.get(object).is_some_and(|doubt| doubt.version == version);
         if unchanged && self.has(Flaw::ResumeAfterRead) {
             self.doubts.remove(object);
+            self.unsettle_all();
         }
     }
 
@@ -156,7 +164,7 @@ impl Machine {
         }
         self.retries.remove(&object);
         self.free_since.remove(&group);
-        self.unsettled.insert(group);
+        self.unsettle(group);
         if let Some(named) = self.named.get_mut(usize::from(group)) {
             *named = names(after.good());
         }
