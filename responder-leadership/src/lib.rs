@@ -9,7 +9,7 @@
 //! * [`id`]: names. [`group`]: which group, and who comes first.
 //! * [`lease`]: what the Leases say. [`settings`]: times.
 //! * [`event`]: events, effects.
-//! * [`machine`]: the decisions.
+//! * [`machine`]: the decisions. [`record`]: how they are recorded.
 
 pub mod event;
 #[cfg(feature = "flaws")]
@@ -20,4 +20,5 @@ pub mod group;
 pub mod id;
 pub mod lease;
 pub mod machine;
+pub mod record;
 pub mod settings;

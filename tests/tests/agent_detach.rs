@@ -214,7 +214,7 @@ fn another_layout_is_refused() {
     }
     let lab = lab().unwrap();
     let a = lab.node("a");
-    for found in ["v0", "v2"] {
+    for found in ["v1", "v3"] {
         let other = a.bpffs().join(found);
         fs::create_dir_all(&other).unwrap();
         let mut agent = Agent::spawn(a, &file(), &[]).unwrap();

@@ -1,6 +1,6 @@
 //! The maps, by what they are for.
 
-use std::{io, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, io, net::IpAddr, time::Duration};
 
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use responder_common::{
@@ -128,6 +128,12 @@ impl Maps {
     #[must_use]
     pub fn slot(&self, slot: u32) -> Option<(bool, Duration)> {
         self.slots.get(slot)
+    }
+
+    /// The slots that are owned here.
+    #[must_use]
+    pub fn owned_slots(&self) -> BTreeSet<u32> {
+        (0..MAX_SLOTS).filter(|slot| self.slots.get(*slot).is_some_and(|(owned, _)| owned)).collect()
     }
 
     /// Writes a VIP's entry, keeping the counters of one that exists.

@@ -11,7 +11,7 @@ use std::{
 
 use glob::Pattern;
 use responder_common::{
-    layout::{LINK_PREFIXES, Prefix4, STANDBY_SLOT},
+    layout::{LINK_PREFIXES, Prefix4, SINGLE_SLOT, STANDBY_SLOT},
     wire::{Ip6, Mac},
 };
 
@@ -19,9 +19,6 @@ use crate::{
     config::StaticConfig,
     net::link::{Link, NetState},
 };
-
-/// The slot of all VIPs that this host owns by its static file.
-pub const STATIC_SLOT: u32 = 1;
 
 /// A VIP on a link.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -56,6 +53,8 @@ pub struct Plan {
     pub links: BTreeMap<u32, LinkPlan>,
     /// VIPs and their slots.
     pub vips: BTreeMap<VipAt, u32>,
+    /// Slots that are owned.
+    pub owned: BTreeSet<u32>,
     /// What is not announced, and why: the address (with the link, where it is about one) and the reason.
     pub refused: BTreeMap<(IpAddr, String), String>,
     /// Interfaces that are named but not there, or cannot be used, and why.
@@ -66,7 +65,7 @@ impl Plan {
     /// Plans for a static file. `router` says of an interface's name whether the host forwards IPv6 there.
     #[must_use]
     pub fn for_static(config: &StaticConfig, net: &NetState, router: impl Fn(&str) -> bool) -> Self {
-        let mut plan = Self::default();
+        let mut plan = Self { owned: [SINGLE_SLOT].into(), ..Self::default() };
         for (spec, reason) in &config.refused {
             plan.refused.insert((spec.ip, String::new()), format!("{reason} (line {})", spec.line));
         }
@@ -91,7 +90,7 @@ impl Plan {
                 &own
             };
             for link in links.iter().filter_map(|index| net.links.get(index)) {
-                plan.add(spec.ip, if spec.standby { STANDBY_SLOT } else { STATIC_SLOT }, link);
+                plan.add(spec.ip, if spec.standby { STANDBY_SLOT } else { SINGLE_SLOT }, link);
             }
         }
         // Attached even without a VIP, so that the first one is answered at once.
@@ -117,9 +116,16 @@ impl Plan {
             .collect()
     }
 
-    fn set_routers(&mut self, router: impl Fn(&str) -> bool) {
+    pub(crate) fn set_routers(&mut self, router: impl Fn(&str) -> bool) {
         for link in self.links.values_mut() {
             link.router = router(&link.name);
+        }
+    }
+
+    /// Keeps an address where it is.
+    pub(crate) fn keep(&mut self, at: VipAt, slot: u32, link: &Link) {
+        if self.use_link(link) {
+            self.vips.insert(at, slot);
         }
     }
 

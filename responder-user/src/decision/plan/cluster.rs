@@ -1,23 +1,24 @@
 //! The plan of a node in a cluster: leadership says which addresses there are and in which slots they are, the
 //! subnets on which links.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use super::Plan;
 use crate::{decision::subnets::Subnets, net::link::NetState};
 
 impl Plan {
     /// Plans for a cluster. `subnets` is made of the same `net`; `vips` are all addresses that somebody in the
-    /// cluster announces, with the slot that decides whether this node does; `router` says of an interface's name
+    /// cluster announces, with the slot that decides whether this node does; `owned` are the slots that do; `router` says of an interface's name
     /// whether the host forwards IPv6 there.
     #[must_use]
     pub fn for_cluster(
         subnets: &Subnets,
         net: &NetState,
         vips: impl IntoIterator<Item = (IpAddr, u32)>,
+        owned: BTreeSet<u32>,
         router: impl Fn(&str) -> bool,
     ) -> Self {
-        let mut plan = Self { waiting: subnets.waiting.clone(), ..Self::default() };
+        let mut plan = Self { waiting: subnets.waiting.clone(), owned, ..Self::default() };
         for (ip, slot) in vips {
             let links = subnets.links(ip);
             if links.is_empty() {
@@ -49,7 +50,8 @@ mod tests {
     fn plan(interfaces: &[&str], any_subnet: bool, vips: &[(&str, u32)]) -> Plan {
         let choice = LinkChoice { interfaces: patterns(interfaces), any_subnet };
         let vips = vips.iter().map(|(ip, slot)| (ip.parse().unwrap(), *slot));
-        Plan::for_cluster(&Subnets::new(&choice, &net()), &net(), vips, |name| name == "eth1")
+        let subnets = Subnets::new(&choice, &net());
+        Plan::for_cluster(&subnets, &net(), vips, [1].into(), |name| name == "eth1")
     }
 
     #[test]
