@@ -49,4 +49,13 @@ fn a_change_costs_what_it_concerns_of_ten_thousand_addresses() {
     let some = node(&[("InternalIP", "10.1.1.1"), ("InternalIP", "172.16.0.1")]);
     assert_eq!(spent(&mut machine, |m| m.node("n1", Some(&some))), 1);
     assert_eq!(spent(&mut machine, |m| m.node("n1", Some(&some))), 0);
+
+    machine.service(&key("ns0/any"), Some(&load_balancer(&["192.0.2.1"])));
+    let pods = slice("any", "IPv4", vec![endpoint("n1", READY)]);
+    let key = super::slice_key("ns0/any-1");
+    assert_eq!(
+        spent(&mut machine, |m| m.slice(&key, Some(&pods))),
+        0,
+        "pods of a Cluster Service come and go"
+    );
 }
