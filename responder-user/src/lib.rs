@@ -6,6 +6,7 @@
 //!
 //! * [`cli`]: arguments, exit codes, and which module a command is in.
 //! * [`config`]: the static file.
+//! * [`cluster`]: what is read from and written to the Kubernetes API.
 //! * [`decision`]: what to do, as pure functions and machines.
 //! * [`datapath`]: programs, links and maps in the kernel.
 //! * [`net`]: interfaces, netlink, multicast groups, packets.
@@ -17,6 +18,7 @@
 pub mod agent;
 pub mod check;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod datapath;
