@@ -6,6 +6,7 @@
 //!
 //! * [`cli`]: arguments, exit codes, and which module a command is in.
 //! * [`config`]: the static file.
+//! * [`cluster`]: what is read from and written to the Kubernetes API.
 //! * [`decision`]: what to do, as pure functions and machines.
 //! * [`cluster`]: what is read from and written to the Kubernetes API.
 //! * [`datapath`]: programs, links and maps in the kernel.
