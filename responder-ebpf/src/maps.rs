@@ -12,8 +12,8 @@ use responder_common::{
     datapath::{Claim, Known, Tables},
     egress::{EgressOutcome, EgressOutcomes},
     layout::{
-        DEFAULT_VIPS, EVENTS_BYTES, Event, EventLimit, Fence, Fenced, Link, LinkKey, MAX_LINKS, MAX_SLOTS, Slot,
-        Vip4, Vip6, VipKey4, VipKey6, VipStats,
+        DEFAULT_VIPS, EVENTS_BYTES, Event, EventLimit, Fence, Fenced, Link, LinkKey, MAX_LINKS, MAX_SLOTS,
+        Slot, Vip4, Vip6, VipKey4, VipKey6, VipStats,
     },
     outcome::{Outcome, Outcomes},
 };

@@ -35,8 +35,14 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
-use self::{events::Events, groups::Joiner, reconcile::LinkState, signals::Signals, source::{Changes, Source}};
 pub use self::{cluster::ClusterOptions, reconcile::AllForeign, start::run};
+use self::{
+    events::Events,
+    groups::Joiner,
+    reconcile::LinkState,
+    signals::Signals,
+    source::{Changes, Source},
+};
 use crate::{
     control::{Server, StatusRequest},
     datapath::{
@@ -214,7 +220,7 @@ impl Agent {
         tracing::info!(links = self.links.len(), vips = self.plan.vips.len(), "ready");
         loop {
             self.announce();
-            let burst = self.next_announcement();
+            let (burst, turn) = (self.next_announcement(), self.next_turn());
             tokio::select! {
                 biased;
                 _ = heartbeat.tick() => self.heartbeat(&mut net),
@@ -226,6 +232,7 @@ impl Agent {
                     } else {
                         self.replan();
                     }
+                    self.tell_machine_of_objects();
                 }
                 ended = &mut follower => {
                     ended?;
@@ -244,9 +251,12 @@ impl Agent {
                     reply.send(self.report()).ok(); // the client may have gone
                 }
                 never = &mut serve => never,
-                _ = inspection.tick() => self.inspect()?,
+                _ = inspection.tick() => {
+                    self.inspect()?;
+                    self.tell_machine_of_objects();
+                }
                 () = sleep_until(burst) => {}
-                () = sleep_until(self.next_turn()) => self.take_turn(),
+                () = sleep_until(turn) => self.take_turn(),
             }
             if self.has_ended() {
                 break;

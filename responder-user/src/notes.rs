@@ -4,7 +4,8 @@ use responder_leadership::{event::Note, id::SessionId};
 
 /// A sentence.
 pub(crate) fn text(note: &Note) -> String {
-    let or_nobody = |id: &Option<SessionId>| id.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string);
+    let or_nobody =
+        |id: &Option<SessionId>| id.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string);
     match note {
         Note::SessionStarted { incarnation } => format!("a new session began: incarnation {incarnation}"),
         Note::SessionAdopted { incarnation } => {

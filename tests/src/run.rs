@@ -13,9 +13,9 @@ use nix::time::{ClockId, clock_gettime};
 use responder_common::{
     egress::EgressOutcomes,
     layout::{
-        self, EGRESS, EGRESS_PROGRAM, EVENT_LIMIT, EVENTS, Event, EventLimit, FENCE, Fence as FenceValue, Fenced,
-        LINK_ROUTER, LINKS, Link as LinkValue, LinkKey, Prefix4, SLOTS, SlotState, VIPS4, VIPS6, Vip4, Vip6,
-        VipKey4, VipKey6, VipStats, XDP_FRAGS_PROGRAM, XDP_PROGRAM,
+        self, EGRESS, EGRESS_PROGRAM, EVENT_LIMIT, EVENTS, Event, EventLimit, FENCE, Fence as FenceValue,
+        Fenced, LINK_ROUTER, LINKS, Link as LinkValue, LinkKey, Prefix4, SLOTS, SlotState, VIPS4, VIPS6,
+        Vip4, Vip6, VipKey4, VipKey6, VipStats, XDP_FRAGS_PROGRAM, XDP_PROGRAM,
     },
     outcome::Outcomes,
 };

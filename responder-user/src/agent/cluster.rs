@@ -82,8 +82,7 @@ pub(super) struct Cluster {
     /// Kinds of objects whose first list is complete.
     listed: BTreeSet<&'static str>,
     /// What the machine was last told of this node, and of those that should have an agent.
-    last_local: Option<Event>,
-    last_expected: Option<Event>,
+    surroundings: Option<[Event; 2]>,
     /// VIPs whose Events have been sent.
     voiced: BTreeSet<IpAddr>,
     /// What is held, as the machine says. `None`: it has not said anything yet.
@@ -111,19 +110,18 @@ struct Player {
 }
 
 impl Cluster {
-    pub(super) fn new(options: ClusterOptions, connected: Connected, owner: Owner) -> Self {
+    pub(super) fn new(options: ClusterOptions, connected: Connected) -> Self {
         Self {
             services: Services::new(options.rules.clone()),
             options,
             connected,
-            owner,
+            owner: Owner::default(),
             adopted: None,
             player: None,
             uids: BTreeMap::new(),
             nodes: BTreeMap::new(),
             listed: BTreeSet::new(),
-            last_local: None,
-            last_expected: None,
+            surroundings: None,
             voiced: BTreeSet::new(),
             holdings: None,
             deadline: None,
@@ -192,7 +190,8 @@ impl Agent {
         }
         let groups = self.actual.owned.iter().filter_map(|slot| slot.checked_sub(FIRST_GROUP_SLOT));
         let groups: BTreeSet<Group> = groups.filter_map(|group| group.try_into().ok()).collect();
-        let single = |(_, slot): &(_, &u32)| **slot == SINGLE_SLOT && self.actual.owned.contains(&SINGLE_SLOT);
+        let single =
+            |(_, slot): &(_, &u32)| **slot == SINGLE_SLOT && self.actual.owned.contains(&SINGLE_SLOT);
         let exceptions = self.actual.vips.iter().filter(single).map(|(at, _)| at.ip).collect();
         let answering = Holdings { groups, exceptions, silent: BTreeMap::new() };
         let adopted = (owner.incarnation != 0)

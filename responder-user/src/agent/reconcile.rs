@@ -20,7 +20,7 @@ use crate::{
         plan::{Plan, VipAt},
     },
     journal::Happening,
-    net::{ethtool, groups::GroupReport, link::Link, sysctl},
+    net::{boot, ethtool, groups::GroupReport, link::Link, sysctl},
 };
 
 fn detach(pins: &Pins, index: u32, name: Option<&str>) {

@@ -60,10 +60,14 @@ impl Inputs {
             else => std::future::pending().await,
         };
         let mut inputs = vec![first];
-        while inputs.len() < BATCH && let Ok(arrival) = self.arrivals.try_recv() {
+        while inputs.len() < BATCH
+            && let Ok(arrival) = self.arrivals.try_recv()
+        {
             inputs.push(Input::Arrival(arrival));
         }
-        while inputs.len() < BATCH && let Ok(object) = self.objects.try_recv() {
+        while inputs.len() < BATCH
+            && let Ok(object) = self.objects.try_recv()
+        {
             inputs.push(Input::Object(object));
         }
         inputs
@@ -114,7 +118,8 @@ async fn come_to_terms(
     };
     if let Some(flag) = terms.flag_differs {
         tracing::warn!(
-            recorded = terms.record.claims, flag,
+            recorded = terms.record.claims,
+            flag,
             "this cluster has another number of claims than --claims says; the recorded one counts"
         );
     }

@@ -46,18 +46,17 @@ impl Agent {
         }
     }
 
-    /// Tells the machine an event if it says something else than the last one of its kind.
-    pub(super) fn play_if_new(&mut self, event: Event) {
+    /// Tells the machine of this node and of those that should have an agent, if that has changed.
+    pub(super) fn play_surroundings(&mut self, local: Event, expected: Event) {
+        let news = [local, expected];
         let Some(cluster) = self.cluster_mut() else {
             return;
         };
-        let last = match &event {
-            Event::Local { .. } => &mut cluster.last_local,
-            _ => &mut cluster.last_expected,
-        };
-        if last.as_ref() != Some(&event) {
-            *last = Some(event.clone());
-            self.play(event);
+        let before = std::mem::replace(&mut cluster.surroundings, Some(news.clone()));
+        for (index, event) in news.into_iter().enumerate() {
+            if before.as_ref().and_then(|before| before.get(index)) != Some(&event) {
+                self.play(event);
+            }
         }
     }
 
@@ -126,7 +125,9 @@ impl Agent {
             return;
         };
         if cluster.stop_by.is_some_and(|stop_by| at >= stop_by) {
-            tracing::warn!("not everything could be handed over in time; others take it when the session expires");
+            tracing::warn!(
+                "not everything could be handed over in time; others take it when the session expires"
+            );
             cluster.finished = true;
             return;
         }

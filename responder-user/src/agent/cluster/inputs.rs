@@ -132,7 +132,8 @@ impl Agent {
         };
         if record.claims != player.claims {
             tracing::error!(
-                recorded = record.claims, followed = player.claims,
+                recorded = record.claims,
+                followed = player.claims,
                 "the cluster's record has another number of claims now; this agent goes on with the old one"
             );
         }
@@ -198,8 +199,7 @@ impl Agent {
         if changed {
             self.play(Event::Demand(demand));
         }
-        self.play_if_new(local);
-        self.play_if_new(expected);
+        self.play_surroundings(local, expected);
         if let Some(listed_at) = first {
             self.play(Event::Synced { listed_at });
         }

@@ -36,8 +36,7 @@ impl Agent {
             if let Some(reason) = cluster.services.refusals().get(refused)
                 && cluster.is_speaker(refused.address.parse().ok())
             {
-                let said =
-                    Said::NotAnnounced { address: refused.address.clone(), reason: reason.clone() };
+                let said = Said::NotAnnounced { address: refused.address.clone(), reason: reason.clone() };
                 cluster.say(&refused.service, said);
             }
         }
@@ -47,7 +46,8 @@ impl Agent {
                 && cluster.is_speaker(Some(*vip))
             {
                 for service in &demand.services {
-                    let reason = "has no ready endpoint on any node (externalTrafficPolicy: Local)".to_owned();
+                    let reason =
+                        "has no ready endpoint on any node (externalTrafficPolicy: Local)".to_owned();
                     cluster.say(service, Said::NotAnnounced { address: vip.to_string(), reason });
                 }
             }
