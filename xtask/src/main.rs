@@ -4,6 +4,8 @@ mod bench;
 mod build;
 mod demo;
 mod ebpf;
+mod go;
+mod kubernetes;
 mod leftovers;
 mod lint;
 mod object;
@@ -33,6 +35,7 @@ struct Arguments {
 enum Command {
     BuildEbpf(ebpf::Arguments),
     Demo(demo::Arguments),
+    Kubernetes(kubernetes::Arguments),
     VerifyEbpf(ebpf::VerifyArguments),
     Test(test::Arguments),
     Bench(bench::Arguments),
@@ -53,6 +56,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::BuildEbpf(arguments) => ebpf::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Kubernetes(arguments) => kubernetes::run(&arguments),
         Command::VerifyEbpf(arguments) => ebpf::verify(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),

@@ -14,7 +14,7 @@ use ebpf_build::{Kind, Request, Wanted, target_dir};
 
 use crate::{
     build::{self, Executable, cargo, workspace},
-    ebpf,
+    ebpf, kubernetes,
     leftovers::{MARK, Snapshot},
     root,
     step::{say, step},
@@ -41,16 +41,20 @@ pub(crate) struct Arguments {
 }
 
 /// What the tests use, as Debian's packages.
-const PACKAGES: [&str; 12] = [
+const PACKAGES: [&str; 16] = [
     "arp-scan",
     "bpftool",
+    "conntrack",
     "ethtool",
     "iproute2",
+    "iptables",
     "iputils-arping",
     "iputils-ping",
     "ipv6toolkit",
     "ndisc6",
     "netsniff-ng",
+    "nftables",
+    "openssl",
     "tcpdump",
     "thc-ipv6",
     "procps",
@@ -128,6 +132,11 @@ impl Run<'_> {
             self.tools(consent);
             Ok(())
         })?;
+        // Without it, tests skip themselves that need it.
+        match step("control plane", || kubernetes::ensure(consent)) {
+            Ok(dir) => self.environment.push((kubernetes::VARIABLE, dir.into())),
+            Err(error) => say(format!("{error:#}")),
+        }
         let objects = ebpf::build(Wanted::Auto, consent, &Request::new(&workspace()))?;
         self.environment.push(("RESPONDER_BPF_DIR", Request::new(&workspace()).out.into()));
         let agent = step("agent", build::agent)?;

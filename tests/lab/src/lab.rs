@@ -162,6 +162,12 @@ impl Lab {
         node.unwrap_or_else(|| panic!("this lab has no node {name:?}"))
     }
 
+    /// The number of a host, from 1: the last part of its addresses.
+    pub(crate) fn host_number(&self, name: &str) -> u8 {
+        let last = self.node(name).nics().first().map(|nic| nic.v4.octets()[3]);
+        last.unwrap_or_default()
+    }
+
     /// The namespace of the switch: bridges `br0`…, ports as [`Lab::port`] names them.
     #[must_use]
     pub fn switch(&self) -> &NetNs {

@@ -27,6 +27,7 @@ mod agent;
 mod bpf;
 mod capture;
 mod cleanup;
+mod cluster;
 pub mod frames;
 mod lab;
 mod mac;
@@ -40,6 +41,7 @@ mod process;
 mod report;
 pub mod site;
 mod skip;
+mod start;
 mod status;
 mod time;
 pub mod tools;
@@ -49,6 +51,10 @@ pub use agent::{Agent, Commands, READY_DEADLINE, StaticFile};
 pub use bpf::{XdpSeen, bpftool, program_exists, reference_program, xdp_on};
 pub use capture::Capture;
 pub use cleanup::{cleanup_kept, cleanup_stale};
+pub use cluster::{
+    Api, Audit, Cluster, ClusterAgent, ClusterBuilder, ClusterNode, Cut, ENDPOINT_PORT, Endpoint, Mark,
+    NAMESPACE, ProxyMode, Request, Server, Service, cluster_or_skip,
+};
 pub use lab::{Builder, Lab, namespaces};
 pub use mac::Mac;
 pub use neigh::{Change, Neighbour, NeighbourWatch, neighbour, neighbours, resolve};

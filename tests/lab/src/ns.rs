@@ -19,6 +19,7 @@ use crate::{
     cleanup,
     mac::Mac,
     process::{Output, Process},
+    start::Place,
 };
 
 /// How long one short command may take, on a busy machine.
@@ -111,7 +112,7 @@ impl NetNs {
     ///
     /// If it cannot be started; the message names it.
     pub fn spawn(&self, command: Command) -> Result<Process> {
-        Process::spawn(self, command)
+        Process::spawn(self, Place::Shared, command)
     }
 
     /// Runs a program in this namespace to its end.

@@ -2,13 +2,12 @@
 
 use std::{
     fs::{self, File},
-    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
-        LazyLock,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
-        mpsc,
     },
     thread,
     time::Duration,
@@ -16,23 +15,48 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::{
-    sched::{CloneFlags, setns},
-    sys::{
-        prctl,
-        signal::{Signal, kill},
-    },
-    unistd::{Pid, setsid},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 
-use crate::{cleanup, ns::NetNs, time::wait_until};
+use crate::{
+    cleanup,
+    ns::NetNs,
+    start::{Place, start},
+    time::wait_until,
+};
 
 /// A running program. It is killed when this is dropped, and by the kernel if this process dies before.
 #[derive(Debug)]
 pub struct Process {
-    child: Child,
+    child: SharedChild,
+    pid: u32,
     shown: String,
     stdout: PathBuf,
     stderr: PathBuf,
+}
+
+/// A child that is waited for by whoever comes first.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedChild(Arc<Mutex<Child>>);
+
+impl SharedChild {
+    fn lock(&self) -> MutexGuard<'_, Child> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether anybody else still has it.
+    pub(crate) fn is_held(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
+    /// Its end, once it has been killed.
+    pub(crate) fn reap(&self) -> std::io::Result<ExitStatus> {
+        let mut child = self.lock();
+        let status = child.wait()?;
+        cleanup::forget_process(child.id().cast_signed());
+        Ok(status)
+    }
 }
 
 /// What a finished program left.
@@ -69,7 +93,7 @@ impl Output {
 }
 
 impl Process {
-    pub(crate) fn spawn(ns: &NetNs, mut command: Command) -> Result<Self> {
+    pub(crate) fn spawn(ns: &NetNs, place: Place, mut command: Command) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let program = Path::new(command.get_program()).file_name().unwrap_or_default();
         let name = format!("{}-{}", NUMBER.fetch_add(1, Ordering::Relaxed), program.to_string_lossy());
@@ -82,16 +106,22 @@ impl Process {
             .map(|arg| arg.to_string_lossy())
             .collect::<Vec<_>>()
             .join(" ");
-        let child =
-            start(ns.file()?, command, ns.is_keepable()).with_context(|| format!("starting {shown}"))?;
-        cleanup::add_process(child.id().cast_signed());
-        Ok(Self { child, shown, stdout, stderr })
+        let child = start(ns.file()?, place, command, ns.is_keepable())
+            .with_context(|| format!("starting {shown}"))?;
+        let pid = child.id();
+        cleanup::add_process(pid.cast_signed());
+        Ok(Self { child: SharedChild(Arc::new(Mutex::new(child))), pid, shown, stdout, stderr })
+    }
+
+    /// To be reaped together with the namespace that it was started in.
+    pub(crate) fn shared(&self) -> SharedChild {
+        self.child.clone()
     }
 
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
     }
 
     /// What it has written to standard output.
@@ -134,7 +164,7 @@ impl Process {
     ///
     /// If the kernel does not say.
     pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
-        let status = self.child.try_wait().with_context(|| format!("waiting for {}", self.shown))?;
+        let status = self.child.lock().try_wait().with_context(|| format!("waiting for {}", self.shown))?;
         if status.is_some() {
             cleanup::forget_process(self.pid().cast_signed());
         }
@@ -171,10 +201,8 @@ impl Process {
         if let Some(status) = self.try_wait()? {
             return Ok(status);
         }
-        self.child.kill()?;
-        let status = self.child.wait()?;
-        cleanup::forget_process(self.pid().cast_signed());
-        Ok(status)
+        self.child.lock().kill()?;
+        Ok(self.child.reap()?)
     }
 
     /// Waits for a line on standard output or standard error that `matches`, and returns it.
@@ -228,47 +256,4 @@ impl Drop for Process {
 
 fn read(path: &Path) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
-}
-
-/// A request to the thread that starts programs.
-struct Start {
-    ns: File,
-    command: Command,
-    reply: mpsc::Sender<Result<Child>>,
-}
-
-/// Starts `command` in the namespace `ns`.
-///
-/// All programs are started by one thread that lives as long as this process, because the parent-death signal
-/// comes at the end of the *thread* that forked.
-fn start(ns: File, mut command: Command, keepable: bool) -> Result<Child> {
-    static STARTER: LazyLock<mpsc::Sender<Start>> = LazyLock::new(|| {
-        let (sender, requests) = mpsc::channel::<Start>();
-        thread::spawn(move || {
-            for Start { ns, mut command, reply } in requests {
-                let child = setns(ns, CloneFlags::CLONE_NEWNET)
-                    .map_err(anyhow::Error::from)
-                    .and_then(|()| Ok(command.spawn()?));
-                // The one who asked waits for the answer.
-                reply.send(child).ok();
-            }
-        });
-        sender
-    });
-    #[expect(unsafe_code, reason = "the only way to ask for a parent-death signal before the program runs")]
-    // SAFETY: between fork and exec, only two system calls are made, and nothing is allocated or locked.
-    unsafe {
-        command.pre_exec(move || {
-            if keepable {
-                // Away from the terminal, whose Ctrl-C is not meant for what is kept.
-                setsid()?;
-            } else {
-                prctl::set_pdeathsig(Signal::SIGKILL)?;
-            }
-            Ok(())
-        });
-    }
-    let (reply, answer) = mpsc::channel();
-    STARTER.send(Start { ns, command, reply })?;
-    answer.recv().context("the thread that starts programs is gone")?
 }

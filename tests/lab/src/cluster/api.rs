@@ -1,0 +1,104 @@
+//! Requests to the API server with the administrator's rights.
+
+use std::{
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use super::http::exchange;
+
+/// How long one request may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The API server as the administrator sees it, through `kubectl proxy`: no program is started for a request, and
+/// nothing limits their rate.
+#[derive(Clone, Debug)]
+pub struct Api {
+    socket: PathBuf,
+}
+
+impl Api {
+    pub(super) fn new(socket: &Path) -> Self {
+        Self { socket: socket.to_owned() }
+    }
+
+    /// A request; `kind` is the media type of `body`. Returns the status code and the JSON of the answer (null if it
+    /// is none).
+    ///
+    /// # Errors
+    ///
+    /// If there is no answer within half a minute; not if the answer is a refusal.
+    pub fn request(&self, method: &str, path: &str, kind: &str, body: &str) -> Result<(u16, Value)> {
+        let stream = UnixStream::connect(&self.socket).context("no `kubectl proxy`")?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        let response = exchange(stream, (method, path), (kind, body))?;
+        Ok((response.status, serde_json::from_str(&response.body).unwrap_or_default()))
+    }
+
+    fn success(&self, method: &str, path: &str, kind: &str, body: &str) -> Result<Value> {
+        let (status, answer) = self.request(method, path, kind, body)?;
+        if !(200..300).contains(&status) {
+            bail!("{method} {path}: {status}: {}", answer["message"].as_str().unwrap_or_default());
+        }
+        Ok(answer)
+    }
+
+    /// Reads an object or list.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or no answer.
+    pub fn get(&self, path: &str) -> Result<Value> {
+        self.success("GET", path, "application/json", "")
+    }
+
+    /// Creates an object in a collection.
+    ///
+    /// # Errors
+    ///
+    /// If the API server refuses, or does not answer.
+    pub fn create(&self, path: &str, object: &Value) -> Result<Value> {
+        self.success("POST", path, "application/json", &object.to_string())
+    }
+
+    /// Replaces an object.
+    ///
+    /// # Errors
+    ///
+    /// If the API server refuses (another version is there), or does not answer.
+    pub fn replace(&self, path: &str, object: &Value) -> Result<Value> {
+        self.success("PUT", path, "application/json", &object.to_string())
+    }
+
+    /// Makes an object as it is given, whether it exists or not (server-side apply).
+    ///
+    /// # Errors
+    ///
+    /// If the API server refuses, or does not answer.
+    pub fn apply(&self, path: &str, object: &Value) -> Result<Value> {
+        let path = format!("{path}?fieldManager=lab&force=true");
+        self.success("PATCH", &path, "application/apply-patch+yaml", &object.to_string())
+    }
+
+    /// Changes some of an object's fields (JSON merge patch).
+    ///
+    /// # Errors
+    ///
+    /// If the API server refuses, or does not answer.
+    pub fn merge(&self, path: &str, patch: &Value) -> Result<Value> {
+        self.success("PATCH", path, "application/merge-patch+json", &patch.to_string())
+    }
+
+    /// Deletes an object or all objects of a collection.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or no answer.
+    pub fn delete(&self, path: &str) -> Result<Value> {
+        self.success("DELETE", path, "application/json", "")
+    }
+}

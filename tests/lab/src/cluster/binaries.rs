@@ -1,0 +1,41 @@
+//! Where the control plane's programs are.
+
+use std::{env, path::PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::skip::{root_or_skip, skip, tools_or_skip};
+
+/// The environment variable that names the directory of the programs.
+const DIR: &str = "RESPONDER_KUBE_BIN";
+
+/// What is in that directory.
+const PROGRAMS: [&str; 5] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kubectl"];
+
+/// Programs of Debian's that a cluster is built with.
+const TOOLS: [&str; 3] = ["ip", "nft", "openssl"];
+
+/// The directory of the programs: `$RESPONDER_KUBE_BIN`.
+pub(super) fn directory() -> Result<PathBuf> {
+    let how = "`cargo xtask kubernetes` builds them and prints their directory";
+    let dir = env::var_os(DIR).with_context(|| format!("{DIR} is not set: {how}"))?;
+    let dir = PathBuf::from(dir);
+    for program in PROGRAMS {
+        ensure!(dir.join(program).is_file(), "no {program} in {DIR}={}: {how}", dir.display());
+    }
+    Ok(dir)
+}
+
+/// True if a [`crate::Cluster`] can be built here: as root, with the control plane's programs (`$RESPONDER_KUBE_BIN`)
+/// and a few tools. Otherwise skips `test`.
+#[must_use]
+pub fn cluster_or_skip(test: &str) -> bool {
+    if !root_or_skip(test) || !tools_or_skip(test, &TOOLS) {
+        return false;
+    }
+    let found = directory();
+    if let Err(error) = &found {
+        skip(test, &format!("{error:#}"));
+    }
+    found.is_ok()
+}

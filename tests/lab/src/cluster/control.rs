@@ -1,0 +1,193 @@
+//! The control plane: etcd, API server and controller manager, in the management network's own namespace.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+
+use super::{
+    api::Api,
+    pki::Pki,
+    server::{Probe, Server},
+};
+use crate::ns::NetNs;
+
+/// The API server's address in the management network.
+pub(super) const ADDRESS: &str = "10.77.0.1";
+/// Its port.
+pub(super) const PORT: u16 = 6443;
+/// Cluster IPs of Services.
+const SERVICE_RANGES: &str = "10.96.0.0/16,fd00:96::/112";
+/// Addresses of pods.
+pub(super) const POD_RANGES: &str = "10.244.0.0/16,fd00:244::/48";
+/// The administrator's token.
+const ADMIN: &str = "admin-token";
+/// kube-proxy's.
+const PROXY: &str = "proxy-token";
+
+/// Its programs and files.
+#[derive(Debug)]
+pub(super) struct Control {
+    pub(super) etcd: Server,
+    pub(super) api: Server,
+    pub(super) manager: Option<Server>,
+    _proxy: Server,
+    pub(super) ns: NetNs,
+    dir: PathBuf,
+    pub(super) bin: PathBuf,
+    pki: Pki,
+}
+
+impl Control {
+    /// Starts all of it, without waiting. `ns` has the address [`ADDRESS`].
+    pub(super) fn spawn(ns: NetNs, dir: &Path, bin: PathBuf, with_manager: bool) -> Result<Self> {
+        fs::create_dir(dir).with_context(|| format!("creating {}", dir.display()))?;
+        let program = |name: &str| bin.join(name).display().to_string();
+        let path = |name: &str| dir.join(name).display().to_string();
+        let etcd = Server::new(
+            "etcd",
+            &ns,
+            vec![
+                program("etcd"),
+                format!("--data-dir={}", path("etcd")),
+                // A crash of this machine loses the cluster anyway.
+                "--unsafe-no-fsync".to_owned(),
+                "--listen-client-urls=http://127.0.0.1:2379".to_owned(),
+                "--advertise-client-urls=http://127.0.0.1:2379".to_owned(),
+                "--listen-peer-urls=http://127.0.0.1:2380".to_owned(),
+                "--initial-advertise-peer-urls=http://127.0.0.1:2380".to_owned(),
+                "--initial-cluster=default=http://127.0.0.1:2380".to_owned(),
+                "--log-level=error".to_owned(),
+            ],
+            Probe::Tcp(2379, "/health"),
+        );
+        etcd.spawn()?;
+        let pki = Pki::create(dir, &[ADDRESS, "10.96.0.1", "127.0.0.1"])?;
+        let tokens = format!("{ADMIN},admin,1,system:masters\n{PROXY},system:kube-proxy,2,\n");
+        fs::write(dir.join("tokens.csv"), tokens)?;
+        fs::write(dir.join("audit.yaml"), audit_policy().to_string())?;
+        let admin = dir.join("admin.kubeconfig");
+        let socket = dir.join("api.sock");
+        let api = Server::new(
+            "kube-apiserver",
+            &ns,
+            vec![
+                program("kube-apiserver"),
+                "--etcd-servers=http://127.0.0.1:2379".to_owned(),
+                format!("--bind-address={ADDRESS}"),
+                format!("--advertise-address={ADDRESS}"),
+                format!("--secure-port={PORT}"),
+                format!("--tls-cert-file={}", pki.certificate.display()),
+                format!("--tls-private-key-file={}", pki.key.display()),
+                format!("--service-account-key-file={}", pki.accounts_public.display()),
+                format!("--service-account-signing-key-file={}", pki.accounts.display()),
+                "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+                format!("--token-auth-file={}", path("tokens.csv")),
+                "--authorization-mode=Node,RBAC".to_owned(),
+                // Pods are of no use here without the first, and nobody takes the second's taints away.
+                "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition".to_owned(),
+                format!("--service-cluster-ip-range={SERVICE_RANGES}"),
+                format!("--audit-policy-file={}", path("audit.yaml")),
+                format!("--audit-log-path={}", path("audit.log")),
+                "--audit-log-maxsize=10000".to_owned(),
+            ],
+            Probe::Unix(socket.clone(), "/readyz"),
+        );
+        api.spawn()?;
+        let control = Self {
+            manager: with_manager.then(|| manager(&ns, &bin, &admin, &pki)),
+            _proxy: Server::new(
+                "kubectl proxy",
+                &ns,
+                vec![
+                    program("kubectl"),
+                    format!("--kubeconfig={}", admin.display()),
+                    "proxy".to_owned(),
+                    format!("--unix-socket={}", socket.display()),
+                ],
+                Probe::None,
+            ),
+            etcd,
+            api,
+            ns,
+            dir: dir.to_owned(),
+            bin,
+            pki,
+        };
+        control.kubeconfig("admin.kubeconfig", PORT, &json!({ "token": ADMIN }))?;
+        control.kubeconfig("proxy.kubeconfig", PORT, &json!({ "token": PROXY }))?;
+        control._proxy.spawn()?;
+        Ok(control)
+    }
+
+    /// Waits until the API server answers, and starts what needs it.
+    pub(super) fn wait_ready(&self) -> Result<()> {
+        self.api.wait_ready()?;
+        self.manager.as_ref().map_or(Ok(()), Server::spawn)
+    }
+
+    /// Requests by the administrator.
+    pub(super) fn requests(&self) -> Api {
+        Api::new(&self.dir.join("api.sock"))
+    }
+
+    pub(super) fn audit_log(&self) -> PathBuf {
+        self.dir.join("audit.log")
+    }
+
+    /// The administrator's kubeconfig.
+    pub(super) fn admin(&self) -> PathBuf {
+        self.dir.join("admin.kubeconfig")
+    }
+
+    /// kube-proxy's kubeconfig.
+    pub(super) fn proxy_user(&self) -> PathBuf {
+        self.dir.join("proxy.kubeconfig")
+    }
+
+    /// Writes a kubeconfig for a user with these credentials, who finds the API server at `port`.
+    pub(super) fn kubeconfig(&self, name: &str, port: u16, user: &serde_json::Value) -> Result<PathBuf> {
+        let config = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{ "name": "lab", "cluster": {
+                "server": format!("https://{ADDRESS}:{port}"),
+                "certificate-authority": self.pki.ca,
+            }}],
+            "users": [{ "name": "user", "user": user }],
+            "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": "user" } }],
+            "current-context": "lab",
+        });
+        let path = self.dir.join(name);
+        // JSON is YAML.
+        fs::write(&path, config.to_string()).with_context(|| format!("writing {}", path.display()))?;
+        Ok(path)
+    }
+}
+
+fn manager(ns: &NetNs, bin: &Path, admin: &Path, pki: &Pki) -> Server {
+    let argv = vec![
+        bin.join("kube-controller-manager").display().to_string(),
+        format!("--kubeconfig={}", admin.display()),
+        format!("--service-account-private-key-file={}", pki.accounts.display()),
+        format!("--root-ca-file={}", pki.ca.display()),
+        "--leader-elect=false".to_owned(),
+        "--bind-address=127.0.0.1".to_owned(),
+        // There are no kubelets whose heartbeats it could see: tests set the nodes' conditions.
+        "--controllers=*,-node-lifecycle-controller,-node-ipam-controller".to_owned(),
+    ];
+    Server::new("kube-controller-manager", ns, argv, Probe::None)
+}
+
+/// Every request, once: when its answer is complete, a watch when it begins.
+fn audit_policy() -> serde_json::Value {
+    json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [{ "level": "Metadata" }],
+    })
+}

@@ -1,0 +1,102 @@
+//! A node's own mounts, processes and host name: what ends when it crashes.
+
+use std::{
+    process::Command,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
+
+use crate::{
+    cleanup,
+    ns::{COMMAND_DEADLINE, NetNs},
+    process::{Process, SharedChild},
+    start::{Namespaces, Place},
+};
+
+/// What the first process does before it says "up". Nothing of it is seen outside.
+const INIT: &str = "set -e
+mount --make-rprivate /
+# As a host has it that runs containers.
+mount --make-rshared /
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t bpf bpf /sys/fs/bpf
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -p /run/lock /run/netns
+echo \"$1\" > /proc/sys/kernel/hostname
+echo up
+exec sleep infinity";
+
+/// A computer that can be switched off and on; its network interfaces are not part of it.
+#[derive(Debug)]
+pub(super) struct Machine {
+    name: String,
+    ns: NetNs,
+    up: Mutex<Option<Up>>,
+}
+
+#[derive(Debug)]
+struct Up {
+    init: Process,
+    namespaces: Arc<Namespaces>,
+    /// Everything that was started here. The kernel ends the first process only after all others were waited for.
+    started: Vec<SharedChild>,
+}
+
+impl Machine {
+    /// One that is switched off.
+    pub(super) fn new(name: &str, ns: NetNs) -> Self {
+        Self { name: name.to_owned(), ns, up: Mutex::new(None) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Up>> {
+        self.up.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Switches it on: an empty `/run`, an empty bpffs, no processes.
+    pub(super) fn boot(&self) -> Result<()> {
+        let mut command = Command::new("sh");
+        command.args(["-c", INIT, "init", &self.name]);
+        let mut init = Process::spawn(&self.ns, Place::Own, command)?;
+        init.wait_line(COMMAND_DEADLINE, |line| line == "up")?;
+        let namespaces = Arc::new(Namespaces::of(init.pid())?);
+        *self.lock() = Some(Up { init, namespaces, started: Vec::new() });
+        Ok(())
+    }
+
+    /// Starts a program in it.
+    pub(super) fn spawn(&self, command: Command) -> Result<Process> {
+        let mut guard = self.lock();
+        let up = guard.as_mut().with_context(|| format!("node {} is switched off", self.name))?;
+        let process = Process::spawn(&self.ns, Place::Of(Arc::clone(&up.namespaces)), command)?;
+        up.started.retain(SharedChild::is_held);
+        up.started.push(process.shared());
+        Ok(process)
+    }
+
+    /// Switches it off, as a power failure does; nothing if it is off. `at_once` is done after that and before its
+    /// processes are waited for.
+    pub(super) fn kill(&self, at_once: impl FnOnce() -> Result<()>) -> Result<()> {
+        let Some(mut up) = self.lock().take() else {
+            return at_once();
+        };
+        up.init.signal(Signal::SIGKILL)?;
+        let done = at_once();
+        for child in &up.started {
+            child.reap().with_context(|| format!("waiting for a process of node {}", self.name))?;
+        }
+        up.init.kill()?;
+        done
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if !cleanup::stays() {
+            // Whatever is left of it goes with its namespaces.
+            self.kill(|| Ok(())).ok();
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! One node of a cluster: its place in the management network, its machine, its agent's credentials.
+
+use std::{
+    fmt::Write as _,
+    net::{Ipv4Addr, Ipv6Addr},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::Result;
+
+use super::machine::Machine;
+use crate::{
+    node::Node,
+    ns::NetNs,
+    process::{Output, Process},
+};
+
+/// 10.77.0.11 for the first node.
+pub(super) const fn management_v4(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 0, 10 + number)
+}
+
+/// fd00:77::11 for the first node.
+pub(super) const fn management_v6(number: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, 0x10 + number as u16)
+}
+
+/// 10.244.1.1 for the first node: where its endpoints are.
+pub(super) const fn pod_v4(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 244, number, 1)
+}
+
+/// fd00:244:1::1 for the first node.
+pub(super) const fn pod_v6(number: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0x244, number as u16, 0, 0, 0, 0, 1)
+}
+
+/// A node of a [`crate::Cluster`]: a [`Node`] with mounts, processes and a host name of its own.
+#[derive(Debug)]
+pub struct ClusterNode {
+    pub(super) name: String,
+    /// From 1.
+    pub(super) number: u8,
+    pub(super) machine: Machine,
+    pub(super) kubeconfig: PathBuf,
+    pub(super) token: PathBuf,
+}
+
+impl ClusterNode {
+    /// Its name, and its host name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The kubeconfig of its agent, which names [`ClusterNode::token`].
+    #[must_use]
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// The file with its agent's ServiceAccount token, which is bound to this node.
+    #[must_use]
+    pub fn token(&self) -> &Path {
+        &self.token
+    }
+
+    /// Its address in the management network (the Node's `InternalIP`).
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        management_v4(self.number)
+    }
+
+    /// The address of the endpoints on it, which other nodes reach through the management network.
+    #[must_use]
+    pub fn pod_address(&self) -> Ipv4Addr {
+        pod_v4(self.number)
+    }
+
+    /// Starts a program on it: in its network, with its `/run`, `/sys/fs/bpf`, `/proc` and host name. It ends when
+    /// the node crashes.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started, or the node is switched off.
+    pub fn spawn(&self, command: Command) -> Result<Process> {
+        self.machine.spawn(command)
+    }
+
+    /// Runs a program on it to its end.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started or does not end; not if its exit code is not 0.
+    pub fn output(&self, argv: &[&str]) -> Result<Output> {
+        let mut command = Command::new(argv.first().copied().unwrap_or_default());
+        command.args(argv.get(1..).unwrap_or_default());
+        self.spawn(command)?.finish(crate::ns::COMMAND_DEADLINE)
+    }
+
+    /// Like [`ClusterNode::output`]; an exit code other than 0 is an error. Returns stdout.
+    ///
+    /// # Errors
+    ///
+    /// See above.
+    pub fn check(&self, argv: &[&str]) -> Result<String> {
+        Ok(self.output(argv)?.ok()?.stdout)
+    }
+
+    /// Name of its port in the management network.
+    pub(super) fn port(&self) -> String {
+        format!("m-{}", self.name)
+    }
+
+    /// Connects it to the management network; `nodes` is how many there are, `router` the way out.
+    pub(super) fn connect(&self, node: &Node, management: &NetNs, nodes: u8, router: &Node) -> Result<()> {
+        let (port, number) = (self.port(), self.number);
+        management.ip(&format!(
+            "link add {port} type veth peer name mgmt0 netns {}\n\
+             link set {port} master br0\n\
+             link set {port} up",
+            node.ns().name()
+        ))?;
+        let (v4, v6) = (management_v4(number), management_v6(number));
+        let mut lines = format!(
+            "addr add {v4}/24 dev mgmt0\n\
+             addr add {v6}/64 dev mgmt0 nodad\n\
+             link set mgmt0 up\n\
+             addr replace {}/32 dev lo\n\
+             addr replace {}/128 dev lo nodad\n",
+            pod_v4(number),
+            pod_v6(number)
+        );
+        for other in (1..=nodes).filter(|other| *other != number) {
+            writeln!(lines, "route replace {}/32 via {}", pod_v4(other), management_v4(other))?;
+            writeln!(lines, "route replace {}/128 via {}", pod_v6(other), management_v6(other))?;
+        }
+        if let Some(nic) = router.nics().first() {
+            writeln!(lines, "route replace default via {}", nic.v4)?;
+            writeln!(lines, "route replace default via {}", nic.v6)?;
+        }
+        node.ns().ip(&lines)
+    }
+}

@@ -1,0 +1,178 @@
+//! A real control plane for the tests: built once from its Go modules, and kept.
+
+use std::{
+    env, fs,
+    io::{BufRead as _, BufReader, ErrorKind},
+    path::{Path, PathBuf},
+    process::{self, Command, ExitCode, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+use ebpf_build::cache_dir;
+
+use crate::{
+    build::workspace,
+    go::{self, Go},
+    step::{say, step},
+    tools::Consent,
+};
+
+/// The environment variable in which tests find the programs' directory; whoever sets it has built them.
+pub(crate) const VARIABLE: &str = "RESPONDER_KUBE_BIN";
+
+/// As in `xtask/kubernetes/go.mod`. The API server says that it is this version only if it is told.
+const KUBERNETES: [&str; 3] = ["1", "36", "3"];
+/// As in `xtask/kubernetes/go.mod`.
+const ETCD: &str = "3.6.8";
+
+/// Programs and their packages.
+const PROGRAMS: [(&str, &str); 5] = [
+    ("etcd", "go.etcd.io/etcd/server/v3"),
+    ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+    ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+    ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
+    ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+];
+
+/// Build kube-apiserver, etcd and what else the tests of a cluster run, and print their directory
+///
+/// They are built once (some minutes; 1 GB of sources and 3 GB of Go's own cache) and kept outside of the tree. Uses
+/// a Go that is new enough, or installs one there.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Install what is missing without asking (as when the environment variable CI is set)
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    println!("{}", ensure(Consent::new(arguments.yes))?.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The directory of the programs, which are built unless they have been.
+///
+/// # Errors
+///
+/// There is no Go and it may not or cannot be installed, the modules cannot be downloaded, or the build fails.
+pub(crate) fn ensure(consent: Consent) -> Result<PathBuf> {
+    if let Some(set) = env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
+        let set = PathBuf::from(set);
+        return match missing(&set) {
+            None => Ok(set),
+            Some(program) => bail!("{VARIABLE}={} has no {program}", set.display()),
+        };
+    }
+    let kubernetes = KUBERNETES.join(".");
+    let (cache, name) = (cache_dir()?, format!("kubernetes-{kubernetes}-etcd-{ETCD}"));
+    let place = cache.join(&name);
+    // It gets its name when it is complete.
+    if place.is_dir() {
+        return Ok(place);
+    }
+    let go = go::ensure(consent)?;
+    say(format!("{go} builds Kubernetes {kubernetes} and etcd {ETCD}, once: 5 minutes on two cores"));
+    let unfinished = format!("{name}-building-");
+    remove_abandoned(&cache, &unfinished);
+    let temporary = cache.join(format!("{unfinished}{}", process::id()));
+    fs::create_dir_all(&temporary).with_context(|| format!("cannot create {}", temporary.display()))?;
+    let built = PROGRAMS
+        .iter()
+        .try_for_each(|(program, package)| step(program, || build(&go, package, &temporary.join(program))));
+    let renamed = built.and_then(|()| match fs::rename(&temporary, &place) {
+        // Somebody else was faster.
+        Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {
+            Ok(())
+        }
+        other => other.with_context(|| format!("cannot create {}", place.display())),
+    });
+    if temporary.exists() {
+        fs::remove_dir_all(&temporary).with_context(|| format!("cannot remove {}", temporary.display()))?;
+    }
+    renamed?;
+    Ok(place)
+}
+
+/// The first program that is not in a directory.
+fn missing(dir: &Path) -> Option<&'static str> {
+    PROGRAMS.iter().map(|(program, _)| *program).find(|program| !dir.join(program).is_file())
+}
+
+/// Removes what builds have left that were killed.
+fn remove_abandoned(cache: &Path, prefix: &str) {
+    for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(prefix));
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            // Should that fail, it is in nobody's way.
+            fs::remove_dir_all(entry.path()).ok();
+        }
+    }
+}
+
+/// Builds one program, saying how far it is.
+fn build(go: &Go, package: &str, out: &Path) -> Result<()> {
+    let [major, minor, _] = KUBERNETES;
+    let version = "k8s.io/component-base/version";
+    let flags = format!(
+        "-s -w -X {version}.gitVersion=v{} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}",
+        KUBERNETES.join(".")
+    );
+    let mut command = Command::new(&go.program);
+    command.current_dir(workspace().join("xtask/kubernetes"));
+    // As the files there say, whatever this user's settings are.
+    command.envs([("CGO_ENABLED", "0"), ("GOFLAGS", ""), ("GOWORK", "off"), ("GOTOOLCHAIN", "local")]);
+    command.args(["build", "-v", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", &flags, "-o"]);
+    command.arg(out).arg(package).stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("cannot run {}", go.program.display()))?;
+    let told = child.stderr.take().context("no pipe from go")?;
+    let mut lines = Vec::new();
+    for line in BufReader::new(told).lines() {
+        lines.push(line?);
+        // A line for each module that is downloaded and each package that is compiled.
+        if lines.len() % 250 == 0 {
+            say(format!("{} modules and packages", lines.len()));
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        let last = &lines[lines.len().saturating_sub(20)..];
+        bail!("{package} cannot be built ({status}):\n{}", last.join("\n"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_those_of_the_module() {
+        let module = fs::read_to_string(workspace().join("xtask/kubernetes/go.mod")).unwrap();
+        let wanted =
+            [format!("k8s.io/kubernetes v{}", KUBERNETES.join(".")), format!("etcd/server/v3 v{ETCD}")];
+        for wanted in wanted {
+            let required = |line: &str| line.trim().trim_end_matches(" // indirect").ends_with(&wanted);
+            assert!(module.lines().any(required), "{wanted} in {module}");
+        }
+        let staging = format!(" v0.{}.{}", KUBERNETES[1], KUBERNETES[2]);
+        let replaced = module.lines().filter(|line| line.contains(" => "));
+        assert!(replaced.clone().count() > 30);
+        assert!(replaced.clone().all(|line| line.ends_with(&staging)), "{staging}");
+    }
+
+    #[test]
+    fn abandoned_builds_go() {
+        let cache = env::temp_dir().join(format!("rsp-{}-abandoned", process::id()));
+        let mut dead = Command::new("true").spawn().unwrap();
+        dead.wait().unwrap();
+        let dirs =
+            [format!("k-building-{}", dead.id()), format!("k-building-{}", process::id()), "k".to_owned()];
+        dirs.iter().for_each(|dir| fs::create_dir_all(cache.join(dir)).unwrap());
+        remove_abandoned(&cache, "k-building-");
+        let left = dirs.map(|dir| cache.join(dir).exists());
+        fs::remove_dir_all(&cache).unwrap();
+        assert_eq!(left, [false, true, true]);
+    }
+}
