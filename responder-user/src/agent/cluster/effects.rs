@@ -88,7 +88,8 @@ impl Agent {
                     cluster.deadline = Some(deadline);
                 }
                 let at = now();
-                if self.beat(at) && before < at && at < deadline && before > Duration::ZERO {
+                let lapsed = before < at && at < deadline && !self.actual.announcing.is_empty();
+                if self.beat(at) && lapsed {
                     self.tell_lapse(at.saturating_sub(before));
                 }
             }
