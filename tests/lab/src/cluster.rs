@@ -47,6 +47,7 @@ mod server;
 use std::{
     collections::BTreeSet,
     fs,
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -71,7 +72,14 @@ pub use self::{
     server::Server,
 };
 use self::{control::Control, delay::Relay, kube_proxy::KubeProxies};
-use crate::{lab::Lab, node::Node, ns::NetNs, time::BootTime};
+use crate::{
+    lab::Lab,
+    node::Node,
+    ns::{COMMAND_DEADLINE, NetNs},
+    paths,
+    process::Process,
+    time::{BootTime, wait_until},
+};
 
 /// How long `kubectl` may take.
 const KUBECTL_DEADLINE: Duration = Duration::from_secs(60);
@@ -208,6 +216,25 @@ impl Cluster {
     /// If there is no binary, or the node is switched off.
     pub fn agent(&self, node: &str, options: &[&str]) -> Result<ClusterAgent> {
         ClusterAgent::spawn(Arc::clone(self.find(node)), options)
+    }
+
+    /// Starts an endpoint on a node: a web server at [`ENDPOINT_PORT`] that answers with the node's name. It ends with
+    /// the node, or when it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// If this package's program is not built, or the node is switched off.
+    pub fn endpoint(&self, node: &str) -> Result<Process> {
+        let mut command = Command::new(paths::lab()?);
+        command.args(["serve", node, &ENDPOINT_PORT.to_string()]);
+        let process = self.node(node).spawn(command)?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ENDPOINT_PORT));
+        let ns = self.lab.node(node).ns();
+        wait_until(&format!("the endpoint on {node}"), COMMAND_DEADLINE, || {
+            ns.run(|| Ok(TcpStream::connect(address)?)).ok().map(|_| ())
+        })
+        .with_context(|| process.last_words())?;
+        Ok(process)
     }
 
     /// Cuts something. No effect if it is cut already.

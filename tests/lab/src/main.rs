@@ -1,11 +1,21 @@
-//! A lab to look around in: `cargo run -p responder-lab`, as root. It is gone when this is interrupted.
+//! A lab to look around in: `cargo run -p responder-lab`, as root. It is gone when this is interrupted. With `serve
+//! NAME PORT`, a web server that says its name: an endpoint on a cluster's node.
 
-use std::process::Command;
+use std::{env, process::Command};
 
-use anyhow::Result;
-use responder_lab::Lab;
+use anyhow::{Context as _, Result, bail};
+use responder_lab::{Lab, traffic};
 
 fn main() -> Result<()> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] => look_around(),
+        ["serve", name, port] => traffic::serve_web(name, port.parse().context("no port")?),
+        other => bail!("no arguments, or serve NAME PORT; not {other:?}"),
+    }
+}
+
+fn look_around() -> Result<()> {
     let lab = Lab::builder().build()?;
     // Something of every kind that must not be left behind.
     let mut sleep = Command::new("sleep");
