@@ -11,7 +11,7 @@ use crate::wire::{Ip4, Ip6, Mac};
 /// Version of everything in this module, part of the path where maps are pinned.
 ///
 /// Maps of another version are never reinterpreted. Raise it with any change of a size, offset or meaning.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// IPv4 VIPs: [`VipKey4`] to [`Vip4`].
 pub const VIPS4: &str = "VIPS4";
@@ -19,7 +19,7 @@ pub const VIPS4: &str = "VIPS4";
 pub const VIPS6: &str = "VIPS6";
 /// What is owned: slot number to [`Slot`]; memory-mapped by the agent.
 pub const SLOTS: &str = "SLOTS";
-/// The [`Fence`]; one entry, memory-mapped by the agent.
+/// The [`Fenced`]; one entry, memory-mapped by the agent.
 pub const FENCE: &str = "FENCE";
 /// Links that announce: [`LinkKey`] to [`Link`].
 pub const LINKS: &str = "LINKS";
@@ -52,6 +52,10 @@ pub const EVENTS_BYTES: u32 = 64 * 1024;
 
 /// The slot that is never owned: what `standby` addresses use.
 pub const STANDBY_SLOT: u32 = 0;
+/// The slot of addresses that are owned one by one: by a static file, or as exceptions of a group.
+pub const SINGLE_SLOT: u32 = 1;
+/// The slot of group 0; those of the other groups follow.
+pub const FIRST_GROUP_SLOT: u32 = 2;
 
 /// An IPv4 address on a link.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -191,6 +195,28 @@ pub struct Fence {
     pub heartbeat_ns: u64,
 }
 
+/// Whose these maps are: what a successor must know to go on with its predecessor's session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct Owner {
+    /// Identity of this set of maps, random; 0: not chosen yet.
+    pub datapath: u64,
+    /// Incarnation of the session that the slots belong to; 0: of none.
+    pub incarnation: u64,
+    /// Number of groups that the slots stand for; 0: none.
+    pub claims: u64,
+}
+
+/// The value of `FENCE`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct Fenced {
+    /// What the programs look at.
+    pub fence: Fence,
+    /// What agents look at.
+    pub owner: Owner,
+}
+
 /// A link, or a VLAN on it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(C)]
@@ -327,7 +353,7 @@ macro_rules! pod {
 }
 
 pod! {
-    VipKey4: 12, VipKey6: 24, VipStats: 32, Vip4: 48, Vip6: 64, Fence: 24, LinkKey: 8, Link: 40, Event: 48, EventLimit: 32,
+    VipKey4: 12, VipKey6: 24, VipStats: 32, Vip4: 48, Vip6: 64, Fence: 24, Owner: 24, Fenced: 48, LinkKey: 8, Link: 40, Event: 48, EventLimit: 32,
 }
 
 const _: () = assert!(size_of::<Slot>() == 16);

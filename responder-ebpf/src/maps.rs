@@ -12,8 +12,8 @@ use responder_common::{
     datapath::{Claim, Known, Tables},
     egress::{EgressOutcome, EgressOutcomes},
     layout::{
-        DEFAULT_VIPS, EVENTS_BYTES, Event, EventLimit, Fence, Link, LinkKey, MAX_LINKS, MAX_SLOTS, Slot,
-        Vip4, Vip6, VipKey4, VipKey6, VipStats,
+        DEFAULT_VIPS, EVENTS_BYTES, Event, EventLimit, Fence, Fenced, Link, LinkKey, MAX_LINKS, MAX_SLOTS,
+        Slot, Vip4, Vip6, VipKey4, VipKey6, VipStats,
     },
     outcome::{Outcome, Outcomes},
 };
@@ -29,7 +29,7 @@ static VIPS6: HashMap<VipKey6, Vip6, { DEFAULT_VIPS as usize }, GROWING> = HashM
 #[btf_map]
 static SLOTS: Array<Slot, { MAX_SLOTS as usize }, SHARED> = Array::new();
 #[btf_map]
-static FENCE: Array<Fence, 1, SHARED> = Array::new();
+static FENCE: Array<Fenced, 1, SHARED> = Array::new();
 #[btf_map]
 static LINKS: HashMap<LinkKey, Link, { MAX_LINKS as usize }, GROWING> = HashMap::new();
 #[btf_map]
@@ -132,8 +132,8 @@ impl Tables for Maps {
         // SAFETY: points to an aligned value in the map.
         unsafe {
             Fence {
-                deadline_ns: (&raw const (*fence).deadline_ns).read_volatile(),
-                suppress_until_ns: (&raw const (*fence).suppress_until_ns).read_volatile(),
+                deadline_ns: (&raw const (*fence).fence.deadline_ns).read_volatile(),
+                suppress_until_ns: (&raw const (*fence).fence.suppress_until_ns).read_volatile(),
                 heartbeat_ns: 0,
             }
         }

@@ -4,18 +4,22 @@
 //! * `reconcile`: links and plans made true.
 //! * `announce`: bursts sent.
 //! * `events`: what the kernel reports.
+//! * `source`: where the addresses and the deadline come from: a static file, or a cluster.
 //! * `file`: the static file followed.
+//! * `cluster`: the leadership protocol played.
 //! * `groups`: multicast groups joined, beside the loop.
 //! * `report`: what the agent says of itself.
 //! * `signals`: what it is told.
 
 mod announce;
+mod cluster;
 mod events;
 mod file;
 mod groups;
 mod reconcile;
 mod report;
 mod signals;
+mod source;
 mod start;
 
 use std::{
@@ -26,16 +30,20 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use responder_common::layout::SlotState;
 use tokio::{
     sync::{broadcast, mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
-use self::{events::Events, file::FileWatch, groups::Joiner, reconcile::LinkState, signals::Signals};
-pub use self::{reconcile::AllForeign, start::run};
+pub use self::{cluster::ClusterOptions, reconcile::AllForeign, start::run};
+use self::{
+    events::Events,
+    groups::Joiner,
+    reconcile::LinkState,
+    signals::Signals,
+    source::{Changes, Source},
+};
 use crate::{
-    config::StaticConfig,
     control::{Server, StatusRequest},
     datapath::{
         maps::Maps,
@@ -47,7 +55,7 @@ use crate::{
         burst::{BurstPolicy, Bursts},
         change::Actual,
         fence::FencePolicy,
-        plan::{Plan, STATIC_SLOT, VipAt},
+        plan::{Plan, VipAt},
     },
     journal::Happening,
     net::{boot, link::NetState, packet::PacketSender, watch::NetError},
@@ -65,11 +73,20 @@ pub enum OnExit {
     Withdraw,
 }
 
+/// Where the addresses come from.
+#[derive(Clone, Debug)]
+pub enum From {
+    /// A static file.
+    File(PathBuf),
+    /// The Services of a cluster.
+    Cluster(Box<ClusterOptions>),
+}
+
 /// How to run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The static file.
-    pub file: PathBuf,
+    /// Where the addresses come from.
+    pub from: From,
     /// The pin directory.
     pub bpffs: PathBuf,
     /// Where the control socket is.
@@ -98,7 +115,7 @@ struct Agent {
     maps: Maps,
     sender: PacketSender,
     groups: Joiner,
-    config: StaticConfig,
+    source: Source,
     net: Arc<NetState>,
     /// What should be.
     plan: Plan,
@@ -113,7 +130,6 @@ struct Agent {
     /// VIPs for which the map had no room, and why.
     failed_vips: BTreeMap<VipAt, String>,
     all_multicast: BTreeMap<u32, String>,
-    file_error: Option<String>,
     /// VIPs that an earlier agent had answered here, until they are announced.
     kept: BTreeSet<VipAt>,
     /// When the deadline was last extended.
@@ -126,7 +142,7 @@ struct Agent {
 }
 
 impl Agent {
-    fn new(options: Options, pins: Pins, config: StaticConfig, net: Arc<NetState>) -> Result<Self> {
+    fn new(options: Options, pins: Pins, source: Source, net: Arc<NetState>) -> Result<Self> {
         let load = LoadOptions { capacity: options.capacity, log: options.ebpf_log };
         let object = Object::load(&pins, load)?;
         if object.capacity != options.capacity {
@@ -146,7 +162,7 @@ impl Agent {
             pins,
             object,
             maps,
-            config,
+            source,
             net,
             options,
             plan: Plan::default(),
@@ -156,7 +172,6 @@ impl Agent {
             overdue: BTreeSet::new(),
             failed_vips: BTreeMap::new(),
             all_multicast: BTreeMap::new(),
-            file_error: None,
             kept: BTreeSet::new(),
             beaten: Duration::ZERO,
             joined: 0,
@@ -169,21 +184,13 @@ impl Agent {
     fn start(&mut self) -> Result<()> {
         self.actual.vips = self.maps.vips().map(|v| (v.at, v.slot)).collect();
         self.actual.links = self.maps.links().map(|(key, _)| (key.ifindex, None)).collect();
-        let ahead = boot::now_ns() < self.maps.fence().deadline_ns;
-        if ahead && self.maps.slot(STATIC_SLOT).is_some_and(|(owned, _)| owned) {
-            self.kept = self
-                .actual
-                .vips
-                .iter()
-                .filter(|(_, slot)| **slot == STATIC_SLOT)
-                .map(|(at, _)| *at)
-                .collect();
+        self.actual.owned = self.maps.owned_slots();
+        if boot::now_ns() < self.maps.fence().deadline_ns {
+            let owned = self.actual.vips.iter().filter(|(_, slot)| self.actual.owned.contains(slot));
+            self.kept = owned.map(|(at, _)| *at).collect();
         }
-        self.tell(Happening::Configured { vips: self.config.vips.len(), refused: self.config.refused.len() });
         // The maps before the deadline: what an earlier agent owned may have been given away since.
-        self.plan_and_write();
-        self.maps.set_slot(STATIC_SLOT, SlotState::Owned, boot::now_ns());
-        self.beat(now());
+        self.begin();
         self.leave_other_links();
         self.replan();
         self.refuse_if_all_foreign()?;
@@ -195,7 +202,7 @@ impl Agent {
     async fn run(
         mut self,
         signals: Signals,
-        mut file: FileWatch,
+        mut changes: Changes,
         server: Server,
         mut net: watch::Receiver<Arc<NetState>>,
         follower: impl Future<Output = Result<(), NetError>>,
@@ -213,11 +220,11 @@ impl Agent {
         tracing::info!(links = self.links.len(), vips = self.plan.vips.len(), "ready");
         loop {
             self.announce();
-            let burst = self.next_announcement();
+            let (burst, turn) = (self.next_announcement(), self.next_turn());
             tokio::select! {
                 biased;
                 _ = heartbeat.tick() => self.heartbeat(&mut net),
-                () = end.recv() => break,
+                () = end.recv() => if self.ends_now() { break },
                 changed = net.changed() => {
                     changed.context("the kernel's links are not followed any more")?;
                     if self.take_links(&mut net) {
@@ -225,12 +232,13 @@ impl Agent {
                     } else {
                         self.replan();
                     }
+                    self.tell_machine_of_objects();
                 }
                 ended = &mut follower => {
                     ended?;
                     anyhow::bail!("the kernel's links are not followed any more");
                 }
-                () = file.changed() => self.reread(),
+                change = changes.next() => self.take_change(change)?,
                 _ = hangup.recv() => self.reread(),
                 ready = events.ready() => {
                     let happenings = events.take(ready?, &self.names());
@@ -243,39 +251,19 @@ impl Agent {
                     reply.send(self.report()).ok(); // the client may have gone
                 }
                 never = &mut serve => never,
-                _ = inspection.tick() => self.inspect()?,
+                _ = inspection.tick() => {
+                    self.inspect()?;
+                    self.tell_machine_of_objects();
+                }
                 () = sleep_until(burst) => {}
+                () = sleep_until(turn) => self.take_turn(),
+            }
+            if self.has_ended() {
+                break;
             }
         }
         self.end();
         Ok(())
-    }
-
-    /// Extends the deadline. After a lapse it is extended last: addresses may have been given away meanwhile.
-    fn heartbeat(&mut self, net: &mut watch::Receiver<Arc<NetState>>) {
-        let deadline = Duration::from_nanos(self.maps.fence().deadline_ns);
-        // One reading of the clock: stopped behind it, the agent must not extend a deadline that has passed by then.
-        let at = now();
-        if at < deadline {
-            if !self.overdue.is_empty() {
-                self.replan(); // tries again to write it
-            }
-            self.beat(at);
-            return;
-        }
-        self.take_links(net);
-        self.reread();
-        self.replan();
-        let at = now();
-        if !self.beat(at) {
-            return;
-        }
-        let silent_ms = at.saturating_sub(deadline).as_millis().try_into().unwrap_or(u64::MAX);
-        self.tell(Happening::Lapsed { silent_ms });
-        // Others may have learnt another host.
-        for vip in self.actual.announcing.clone().into_keys() {
-            self.begin_burst(vip, at);
-        }
     }
 
     /// Takes note of the links as they are now. Says whether the kernel has reported other XDP programs on them.
@@ -293,68 +281,6 @@ impl Agent {
         }
         self.net = now;
         programs_changed
-    }
-
-    /// Extends the deadline, unless the maps still answer for what is not owned here any more. Then it passes, and
-    /// the whole host falls silent.
-    fn beat(&mut self, at: Duration) -> bool {
-        if let Some(vip) = self.overdue.first() {
-            tracing::error!(
-                vip = %vip.ip, count = self.overdue.len(),
-                "the deadline is not extended: the map still says that this address is owned"
-            );
-            return false;
-        }
-        self.maps.set_fence(self.options.fence.at(at));
-        self.beaten = at;
-        true
-    }
-
-    /// Extends the deadline in the middle of long work, unless it has passed.
-    fn beat_if_due(&mut self) {
-        let at = now();
-        // What is lost is written first, and until then there is nothing to extend.
-        let due = self.overdue.is_empty() && at.saturating_sub(self.beaten) >= self.options.fence.interval();
-        if due && at.as_nanos() < self.maps.fence().deadline_ns.into() {
-            self.beat(at);
-        }
-    }
-
-    /// Reads the static file again. A bad one changes nothing.
-    fn reread(&mut self) {
-        match StaticConfig::read(&self.options.file) {
-            Ok(config) => {
-                let was_bad = self.file_error.take().is_some();
-                let changed = config != self.config;
-                if changed || was_bad {
-                    self.tell(Happening::Configured {
-                        vips: config.vips.len(),
-                        refused: config.refused.len(),
-                    });
-                }
-                if changed {
-                    self.config = config;
-                    self.replan();
-                }
-            }
-            Err(error) => {
-                let reason = error.to_string();
-                self.tell(Happening::ConfigRejected { reason: reason.clone() });
-                self.file_error = Some(reason);
-            }
-        }
-    }
-
-    /// Ends as the operator wants, unless a successor waits, which takes over without a gap.
-    fn end(&mut self) {
-        if self.pins.successor_waits() {
-            tracing::info!("ending; the agent that waits takes over");
-        } else if self.options.on_exit == OnExit::Keep {
-            tracing::info!("ending; the datapath answers until the deadline");
-        } else {
-            self.maps.set_slot(STATIC_SLOT, SlotState::Standby, boot::now_ns());
-            tracing::info!("ending; nothing is answered any more");
-        }
     }
 
     fn tell(&self, happening: Happening) {

@@ -1,5 +1,7 @@
 //! Arguments and exit codes.
 
+mod cluster;
+
 use std::{
     io::{self, Write as _},
     path::PathBuf,
@@ -15,6 +17,7 @@ use clap::{
 use clap_complete::Shell;
 use responder_common::layout::DEFAULT_VIPS;
 
+use self::cluster::ClusterArgs;
 use crate::{
     agent::{self, AllForeign, OnExit},
     check::{self, ShiftedClock},
@@ -133,9 +136,9 @@ struct CheckArgs {
 
 #[derive(Debug, Args)]
 struct RunArgs {
-    /// The file that lists interfaces and addresses (see below).
+    /// Without a cluster: the file that lists interfaces and addresses (see below).
     #[arg(long = "static", env = "RESPONDER_STATIC", value_name = "FILE")]
-    file: PathBuf,
+    file: Option<PathBuf>,
     #[command(flatten)]
     place: PlaceArgs,
     /// Where the XDP program runs: in the driver (native), in the network stack (generic), or the first that
@@ -174,6 +177,8 @@ struct RunArgs {
     /// How log lines look. Their level is that of RESPONDER_LOG (error, warn, info, debug, trace).
     #[arg(long, env = "RESPONDER_LOG_FORMAT", value_enum, default_value = "text")]
     log_format: LogFormat,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 /// A time like `500ms`, `10s`, `5m` or `1h`; a bare number is seconds.
@@ -241,6 +246,7 @@ impl RunArgs {
             capacity,
             ebpf_log,
             log_format,
+            cluster,
         } = self;
         telemetry::init(log_format, ebpf_log);
         if suppress < fence {
@@ -250,8 +256,12 @@ impl RunArgs {
             ))
             .into());
         }
+        let from = match file {
+            Some(file) => agent::From::File(file),
+            None => agent::From::Cluster(Box::new(cluster.options()?)),
+        };
         let options = agent::Options {
-            file,
+            from,
             bpffs,
             run_dir,
             mode: xdp_mode,

@@ -153,7 +153,7 @@ fn read_regular(path: &Path) -> io::Result<String> {
 }
 
 /// Why an address can be announced on no link at all.
-fn never_announced(ip: IpAddr) -> Option<String> {
+pub(crate) fn never_announced(ip: IpAddr) -> Option<String> {
     let reason = match ip {
         _ if ip.is_unspecified() => "is the unspecified address",
         _ if ip.is_loopback() => "is a loopback address",

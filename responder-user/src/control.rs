@@ -41,8 +41,8 @@ pub struct AgentStatus {
     pub version: String,
     /// Since when it runs, CLOCK_BOOTTIME in ms.
     pub started_ms: u64,
-    /// The static file.
-    pub file: PathBuf,
+    /// The static file, if there is one.
+    pub file: Option<PathBuf>,
     /// Its pin directory.
     pub bpffs: PathBuf,
     /// Why the file as it is now is not in effect.

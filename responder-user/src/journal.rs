@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use responder_leadership::event::Note;
 use serde::{Deserialize, Serialize};
 
 /// Something an operator may want to know.
@@ -77,6 +78,11 @@ pub enum Happening {
         /// File, line and reason.
         reason: String,
     },
+    /// Something about sessions and claims.
+    Leadership {
+        /// What.
+        note: Note,
+    },
     /// A client that watches was too slow for this many events, and has missed them.
     Missed {
         /// How many.
@@ -106,6 +112,7 @@ impl Happening {
             Self::ConfigRejected { reason } => {
                 tracing::error!(%reason, "static file rejected; what it said before goes on");
             }
+            Self::Leadership { note } => crate::notes::log(note),
             Self::Missed { events } => tracing::debug!(events, "a watching client is too slow"),
             Self::Lapsed { silent_ms } => {
                 tracing::warn!(silent_ms, "the deadline had passed; answering again");
@@ -130,6 +137,7 @@ impl std::fmt::Display for Happening {
                 write!(f, "configured    {vips} addresses, {refused} refused")
             }
             Self::ConfigRejected { reason } => write!(f, "rejected      {reason}"),
+            Self::Leadership { note } => write!(f, "leadership    {}", crate::notes::text(note)),
             Self::Missed { events } => {
                 write!(
                     f,

@@ -6,7 +6,9 @@
 //!
 //! * [`cli`]: arguments, exit codes, and which module a command is in.
 //! * [`config`]: the static file.
+//! * [`cluster`]: what is read from and written to the Kubernetes API.
 //! * [`decision`]: what to do, as pure functions and machines.
+//! * [`cluster`]: what is read from and written to the Kubernetes API.
 //! * [`datapath`]: programs, links and maps in the kernel.
 //! * [`net`]: interfaces, netlink, multicast groups, packets.
 //! * [`agent`]: the loop that puts them together.
@@ -17,6 +19,7 @@
 pub mod agent;
 pub mod check;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod datapath;
@@ -24,5 +27,6 @@ pub mod decision;
 pub mod detach;
 pub mod journal;
 pub mod net;
+mod notes;
 pub mod status;
 pub mod telemetry;

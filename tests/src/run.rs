@@ -14,8 +14,8 @@ use responder_common::{
     egress::EgressOutcomes,
     layout::{
         self, EGRESS, EGRESS_PROGRAM, EVENT_LIMIT, EVENTS, Event, EventLimit, FENCE, Fence as FenceValue,
-        LINK_ROUTER, LINKS, Link as LinkValue, LinkKey, Prefix4, SLOTS, SlotState, VIPS4, VIPS6, Vip4, Vip6,
-        VipKey4, VipKey6, VipStats, XDP_FRAGS_PROGRAM, XDP_PROGRAM,
+        Fenced, LINK_ROUTER, LINKS, Link as LinkValue, LinkKey, Prefix4, SLOTS, SlotState, VIPS4, VIPS6,
+        Vip4, Vip6, VipKey4, VipKey6, VipStats, XDP_FRAGS_PROGRAM, XDP_PROGRAM,
     },
     outcome::Outcomes,
 };
@@ -61,7 +61,7 @@ pub struct Kernel {
     vips6: HashMap<MapData, VipKey6, Vip6>,
     links: HashMap<MapData, LinkKey, LinkValue>,
     slots: Array<MapData, [u64; 2]>,
-    fence: Array<MapData, FenceValue>,
+    fence: Array<MapData, Fenced>,
     outcomes: PerCpuArray<MapData, Outcomes>,
     egress: Option<PerCpuArray<MapData, EgressOutcomes>>,
     event_limit: PerCpuArray<MapData, EventLimit>,
@@ -225,7 +225,7 @@ impl Kernel {
     /// If the map refuses.
     pub fn set_limits(&mut self, deadline_ns: u64, suppress_until_ns: u64) -> Result<()> {
         let fence = FenceValue { deadline_ns, suppress_until_ns, heartbeat_ns: now_ns() };
-        Ok(self.fence.set(0, fence, 0)?)
+        Ok(self.fence.set(0, Fenced { fence, ..Fenced::default() }, 0)?)
     }
 
     /// Gives a link its own addresses.

@@ -43,6 +43,10 @@ fn ips(link: &Link) -> Vec<String> {
     link.addrs.iter().map(|prefix| format!("{}/{}", prefix.ip, prefix.len)).collect()
 }
 
+fn gateways(state: &NetState) -> Vec<String> {
+    state.default_gateways.iter().map(ToString::to_string).collect()
+}
+
 #[test]
 fn state_is_complete_at_once() {
     in_namespace("state_is_complete_at_once", || async {
@@ -197,10 +201,12 @@ fn default_routes_are_followed() {
         until(&mut links, "one route less", |s| s.default_route_links == BTreeSet::from([a])).await;
         run("ip route replace default nexthop via 192.0.1.254 nexthop via 192.0.2.254");
         until(&mut links, "multipath", |s| s.default_route_links == BTreeSet::from([a, b])).await;
+        assert_eq!(gateways(&links.borrow()), ["192.0.1.254", "192.0.2.254"]);
         run("ip route replace default via 192.0.2.254");
         until(&mut links, "replaced", |s| s.default_route_links == BTreeSet::from([b])).await;
         run("ip -6 route add default via 2001:db8:1::fe dev v1");
         until(&mut links, "IPv6", |s| s.default_route_links == BTreeSet::from([a, b])).await;
+        assert_eq!(gateways(&links.borrow()), ["192.0.2.254", "2001:db8:1::fe"]);
         run("ip -6 route del default");
         until(&mut links, "IPv6 gone", |s| s.default_route_links == BTreeSet::from([b])).await;
 

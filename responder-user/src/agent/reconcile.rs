@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
-use responder_common::layout::{SLOTS, STANDBY_SLOT};
+use responder_common::layout::{SLOTS, SlotState};
 
-use super::{Agent, now};
+use super::{Agent, now, source::Source};
 use crate::{
     datapath::{
         chain,
@@ -20,7 +20,7 @@ use crate::{
         plan::{Plan, VipAt},
     },
     journal::Happening,
-    net::{ethtool, groups::GroupReport, link::Link, sysctl},
+    net::{boot, ethtool, groups::GroupReport, link::Link, sysctl},
 };
 
 fn detach(pins: &Pins, index: u32, name: Option<&str>) {
@@ -67,7 +67,10 @@ impl Agent {
     pub(super) fn plan_and_write(&mut self) {
         // Where the sysctl cannot be read there is no IPv6.
         let router = |name: &str| sysctl::ipv6_forwarding(name).unwrap_or(false);
-        self.plan = Plan::for_static(&self.config, &self.net, router);
+        self.plan = match &self.source {
+            Source::File(file) => Plan::for_static(&file.config, &self.net, router),
+            Source::Cluster(cluster) => cluster.plan(&self.net, &self.actual, router),
+        };
         self.write_maps();
     }
 
@@ -108,6 +111,15 @@ impl Agent {
 
     fn take_step(&mut self, step: Step) -> Result<(), (VipAt, String)> {
         match step {
+            Step::TakeSlot(slot) => {
+                self.maps.set_slot(slot, SlotState::Standby, boot::now_ns());
+                self.actual.owned.remove(&slot);
+                self.overdue = self.actual.still_owned(&self.plan);
+            }
+            Step::GiveSlot(slot) => {
+                self.maps.set_slot(slot, SlotState::Owned, boot::now_ns());
+                self.actual.owned.insert(slot);
+            }
             Step::StopAnnouncing(at) => {
                 self.bursts.lose(&at);
                 self.actual.announcing.remove(&at);
@@ -145,7 +157,7 @@ impl Agent {
             },
             Step::Announce(at) => {
                 // Only what the map answers for.
-                let owned = self.actual.vips.get(&at).is_some_and(|slot| *slot != STANDBY_SLOT);
+                let owned = self.actual.vips.get(&at).is_some_and(|slot| self.actual.owned.contains(slot));
                 if let Some(link) = self.plan.links.get(&at.ifindex).filter(|_| owned) {
                     let known = self.actual.announcing.insert(at, link.mac).is_some();
                     let (vip, link) = (at.ip, link.name.clone());

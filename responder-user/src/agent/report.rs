@@ -1,6 +1,6 @@
 //! What the agent says of itself.
 
-use super::{Agent, now};
+use super::{Agent, now, source::Source};
 use crate::control::{AgentStatus, LinkStatus};
 
 impl Agent {
@@ -29,6 +29,10 @@ impl Agent {
             };
             (plan.name.clone(), status)
         });
+        let (file, file_error) = match &self.source {
+            Source::File(file) => (Some(file.path.clone()), file.error.clone()),
+            Source::Cluster(_) => (None, None),
+        };
         let refused =
             self.plan.refused.iter().map(|((ip, link), reason)| (*ip, link.clone(), reason.clone()));
         let failed =
@@ -37,9 +41,9 @@ impl Agent {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_ms: self.started.as_millis().try_into().unwrap_or(u64::MAX),
-            file: self.options.file.clone(),
+            file,
             bpffs: self.pins.root().to_owned(),
-            file_error: self.file_error.clone(),
+            file_error,
             links: links.collect(),
             refused: refused.chain(failed).collect(),
             waiting: self.plan.waiting.clone(),

@@ -3,7 +3,13 @@
 use anyhow::{Context as _, Result};
 use tokio::task::JoinError;
 
-use super::{Agent, Options, file::FileWatch, signals::Signals};
+use super::{
+    Agent, From, Options,
+    cluster::{Cluster, ClusterOptions, connect},
+    file::FileWatch,
+    signals::Signals,
+    source::{Changes, Source, StaticSource},
+};
 use crate::{
     check::ShiftedClock,
     config::StaticConfig,
@@ -18,8 +24,14 @@ use crate::{
 ///
 /// If it cannot start: the static file is bad, the host is not fit, or other programs hold all interfaces.
 pub async fn run(options: Options) -> Result<()> {
-    // Before a long wait, so that a bad file is told at once.
-    StaticConfig::read(&options.file)?;
+    // Before a long wait, so that what is wrong is told at once, and what takes time is done.
+    let mut connected = match &options.from {
+        From::File(file) => {
+            StaticConfig::read(file)?;
+            None
+        }
+        From::Cluster(cluster) => Some(connect(cluster).await?),
+    };
     let offset = boot::namespace_offset();
     if offset != 0 {
         return Err(ShiftedClock(offset).into());
@@ -32,18 +44,29 @@ pub async fn run(options: Options) -> Result<()> {
     let fresh = !pins.in_use();
     let started = async {
         // What may fail comes before what others could see.
-        let file = FileWatch::new(&options.file)?;
-        // As it is now: addresses may have been given away during the wait for the lock.
-        let config = StaticConfig::read(&options.file)?;
+        let (source, changes) = match (&options.from, connected.take()) {
+            (From::File(path), _) => {
+                let file = FileWatch::new(path)?;
+                // As it is now: addresses may have been given away during the wait for the lock.
+                let config = StaticConfig::read(path)?;
+                let source = StaticSource { path: path.clone(), config, error: None };
+                (Source::File(source), Changes::File(file))
+            }
+            (From::Cluster(options), Some((connected, inputs))) => {
+                let cluster = Cluster::new(ClusterOptions::clone(options), connected);
+                (Source::Cluster(Box::new(cluster)), Changes::Cluster(inputs))
+            }
+            (From::Cluster(_), None) => anyhow::bail!("not connected"),
+        };
         let server = Server::bind(&options.run_dir)
             .with_context(|| format!("cannot listen in {} (--run-dir)", options.run_dir.display()))?;
         let (mut net, follower) = crate::net::watch::watch().await.context("cannot follow the links")?;
         let state = net.borrow_and_update().clone();
-        let mut agent = Agent::new(options, pins.clone(), config, state)?;
+        let mut agent = Agent::new(options, pins.clone(), source, state)?;
         agent.start()?;
-        anyhow::Ok((agent, file, server, net, follower))
+        anyhow::Ok((agent, changes, server, net, follower))
     };
-    let (agent, file, server, net, follower) = match started.await {
+    let (agent, changes, server, net, follower) = match started.await {
         Ok(started) => started,
         Err(error) => {
             // Where nothing of ours was, nothing stays.
@@ -53,7 +76,7 @@ pub async fn run(options: Options) -> Result<()> {
             return Err(error);
         }
     };
-    agent.run(signals, file, server, net, follower).await?;
+    agent.run(signals, changes, server, net, follower).await?;
     drop(lock);
     Ok(())
 }

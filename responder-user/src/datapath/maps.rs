@@ -1,13 +1,13 @@
 //! The maps, by what they are for.
 
-use std::{io, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, io, net::IpAddr, time::Duration};
 
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use responder_common::{
     egress::EgressOutcomes,
     layout::{
         EGRESS, EVENT_LIMIT, EVENTS, EventLimit, FENCE, Fence, LINK_ROUTER, LINKS, Link, LinkKey, MAX_SLOTS,
-        OUTCOMES, SLOTS, SlotState, VIPS4, VIPS6, Vip4, Vip6, VipKey4, VipKey6, VipStats,
+        OUTCOMES, Owner, SLOTS, SlotState, VIPS4, VIPS6, Vip4, Vip6, VipKey4, VipKey6, VipStats,
     },
     outcome::Outcomes,
 };
@@ -108,6 +108,17 @@ impl Maps {
         self.fence.load()
     }
 
+    /// Writes whose the maps are. Only while nothing is answered.
+    pub fn set_owner(&self, owner: Owner) {
+        self.fence.set_owner(owner);
+    }
+
+    /// Whose the maps are.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        self.fence.owner()
+    }
+
     /// Gives or takes ownership of all VIPs of a slot.
     pub fn set_slot(&self, slot: u32, state: SlotState, now_ns: u64) -> bool {
         self.slots.set(slot, state, now_ns)
@@ -117,6 +128,12 @@ impl Maps {
     #[must_use]
     pub fn slot(&self, slot: u32) -> Option<(bool, Duration)> {
         self.slots.get(slot)
+    }
+
+    /// The slots that are owned here.
+    #[must_use]
+    pub fn owned_slots(&self) -> BTreeSet<u32> {
+        (0..MAX_SLOTS).filter(|slot| self.slots.get(*slot).is_some_and(|(owned, _)| owned)).collect()
     }
 
     /// Writes a VIP's entry, keeping the counters of one that exists.

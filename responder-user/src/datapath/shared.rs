@@ -11,7 +11,7 @@ use std::{
 };
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use responder_common::layout::{Fence, Slot, SlotState};
+use responder_common::layout::{Fence, Fenced, Owner, Slot, SlotState};
 
 /// A mapped array of `len` values of `T`.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl<T> Drop for Shared<T> {
 
 /// The fence in the kernel.
 #[derive(Debug)]
-pub struct SharedFence(Shared<Fence>);
+pub struct SharedFence(Shared<Fenced>);
 
 impl SharedFence {
     /// Maps the `FENCE` map.
@@ -64,19 +64,17 @@ impl SharedFence {
         Shared::map(map, 1).map(Self)
     }
 
-    fn words(&self) -> [&AtomicU64; 3] {
+    fn words(&self) -> [&AtomicU64; 6] {
         let base = self.0.base.cast::<u64>().as_ptr();
-        // SAFETY: `Fence` is three aligned words in this order; the agent writes them only here, and the kernel
-        // only reads.
-        unsafe {
-            [AtomicU64::from_ptr(base), AtomicU64::from_ptr(base.add(1)), AtomicU64::from_ptr(base.add(2))]
-        }
+        // SAFETY: `Fenced` is six aligned words, the fence's first, in this order; the agent writes them only here,
+        // and the kernel only reads.
+        std::array::from_fn(|index| unsafe { AtomicU64::from_ptr(base.add(index)) })
     }
 
     /// Writes the fence. Between the stores a reader may see old and new mixed: suppression is extended first,
     /// so that no instant has neither.
     pub fn store(&self, fence: Fence) {
-        let [deadline, suppress, heartbeat] = self.words();
+        let [deadline, suppress, heartbeat, ..] = self.words();
         suppress.store(fence.suppress_until_ns, Ordering::SeqCst);
         deadline.store(fence.deadline_ns, Ordering::SeqCst);
         heartbeat.store(fence.heartbeat_ns, Ordering::SeqCst);
@@ -85,8 +83,24 @@ impl SharedFence {
     /// Reads the fence.
     #[must_use]
     pub fn load(&self) -> Fence {
-        let [deadline_ns, suppress_until_ns, heartbeat_ns] = self.words().map(|w| w.load(Ordering::SeqCst));
+        let [deadline_ns, suppress_until_ns, heartbeat_ns, ..] =
+            self.words().map(|w| w.load(Ordering::SeqCst));
         Fence { deadline_ns, suppress_until_ns, heartbeat_ns }
+    }
+
+    /// Writes whose the maps are. Only while nothing is answered: a reader may see old and new mixed.
+    pub fn set_owner(&self, owner: Owner) {
+        let [.., datapath, incarnation, claims] = self.words();
+        datapath.store(owner.datapath, Ordering::SeqCst);
+        claims.store(owner.claims, Ordering::SeqCst);
+        incarnation.store(owner.incarnation, Ordering::SeqCst);
+    }
+
+    /// Reads whose the maps are.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        let [.., datapath, incarnation, claims] = self.words().map(|w| w.load(Ordering::SeqCst));
+        Owner { datapath, incarnation, claims }
     }
 }
 

@@ -10,6 +10,8 @@ use super::plan::{LinkPlan, Plan, VipAt};
 /// One step. Steps are taken in order; each is one map write or one call.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Step {
+    /// Take a slot's VIPs away: one store, which cannot fail.
+    TakeSlot(u32),
     /// Forget all announcements of this VIP.
     StopAnnouncing(VipAt),
     /// Write a link's entry.
@@ -20,6 +22,8 @@ pub enum Step {
     RemoveVip(VipAt),
     /// Delete a link's entry.
     RemoveLink(u32),
+    /// Give a slot's VIPs: one store.
+    GiveSlot(u32),
     /// Begin a burst.
     Announce(VipAt),
 }
@@ -31,6 +35,8 @@ pub struct Actual {
     pub links: BTreeMap<u32, Option<LinkPlan>>,
     /// Entries of the VIP maps with their slots.
     pub vips: BTreeMap<VipAt, u32>,
+    /// Slots that are owned.
+    pub owned: BTreeSet<u32>,
     /// What is being announced, with which hardware address.
     pub announcing: BTreeMap<VipAt, Mac>,
 }
@@ -39,8 +45,8 @@ impl Actual {
     /// What the maps answer for and the plan does not. While there is any, the deadline must not be extended.
     #[must_use]
     pub fn still_owned(&self, plan: &Plan) -> BTreeSet<VipAt> {
-        let owned = self.vips.iter().filter(|(_, slot)| **slot != STANDBY_SLOT);
-        let planned = |at: &VipAt| plan.vips.get(at).is_some_and(|slot| *slot != STANDBY_SLOT);
+        let owned = self.vips.iter().filter(|(_, slot)| self.owned.contains(slot));
+        let planned = |at: &VipAt| plan.vips.get(at).is_some_and(|slot| plan.owned.contains(slot));
         owned.map(|(at, _)| *at).filter(|at| !planned(at)).collect()
     }
 }
@@ -51,24 +57,27 @@ pub fn steps(actual: &Actual, plan: &Plan, attached: impl Fn(u32) -> bool) -> Ve
     let announce: BTreeMap<VipAt, Mac> = plan
         .vips
         .iter()
-        .filter(|(_, slot)| **slot != STANDBY_SLOT)
+        .filter(|(_, slot)| plan.owned.contains(slot))
         .filter_map(|(at, _)| {
             let link = plan.links.get(&at.ifindex)?;
             (link.running && attached(at.ifindex)).then_some((*at, link.mac))
         })
         .collect();
 
-    let mut steps = Vec::new();
+    let mut steps: Vec<_> = actual.owned.difference(&plan.owned).copied().map(Step::TakeSlot).collect();
     let stop = actual.announcing.keys().filter(|at| !announce.contains_key(at));
     steps.extend(stop.map(|at| Step::StopAnnouncing(*at)));
     // Losses come before everything that takes time: what becomes standby, and what leaves. The latter is silenced
-    // first and deleted last, because a deletion passes questions on to the host.
-    let leaving = actual.still_owned(plan).into_iter().filter(|at| !plan.vips.contains_key(at));
+    // first and deleted last, because a deletion passes questions on to the host. (A slot that is not owned yet counts
+    // as owned if it will be: nobody may be in it by then who does not belong there.)
+    let will_be_owned = |slot: &u32| actual.owned.contains(slot) || plan.owned.contains(slot);
+    let leaving = actual.vips.iter().filter(|(at, slot)| will_be_owned(slot) && !plan.vips.contains_key(at));
+    let leaving = leaving.map(|(at, _)| *at);
     steps.extend(leaving.map(|at| Step::SetVip(at, STANDBY_SLOT)));
     let changed = |owned: bool| {
         plan.vips
             .iter()
-            .filter(move |(at, slot)| (**slot != STANDBY_SLOT) == owned && actual.vips.get(at) != Some(slot))
+            .filter(move |(at, slot)| plan.owned.contains(slot) == owned && actual.vips.get(at) != Some(slot))
             .map(|(at, slot)| Step::SetVip(*at, *slot))
     };
     steps.extend(changed(false));
@@ -78,6 +87,7 @@ pub fn steps(actual: &Actual, plan: &Plan, attached: impl Fn(u32) -> bool) -> Ve
         }
     }
     steps.extend(changed(true));
+    steps.extend(plan.owned.difference(&actual.owned).copied().map(Step::GiveSlot));
     // Deletions last: the kernel may reuse a deleted entry's memory for the next insertion at once.
     steps.extend(actual.vips.keys().filter(|at| !plan.vips.contains_key(at)).map(|at| Step::RemoveVip(*at)));
     steps.extend(
@@ -104,6 +114,7 @@ mod tests {
         Plan {
             links: [(3, link)].into(),
             vips: vips.iter().map(|(n, slot)| (vip(*n), *slot)).collect(),
+            owned: [1].into(),
             ..Plan::default()
         }
     }
@@ -115,6 +126,8 @@ mod tests {
                 Step::StopAnnouncing(at) => drop(actual.announcing.remove(&at)),
                 Step::SetLink(i, link) => drop(actual.links.insert(i, Some(link))),
                 Step::SetVip(at, slot) => drop(actual.vips.insert(at, slot)),
+                Step::TakeSlot(slot) => drop(actual.owned.remove(&slot)),
+                Step::GiveSlot(slot) => drop(actual.owned.insert(slot)),
                 Step::RemoveVip(at) => drop(actual.vips.remove(&at)),
                 Step::RemoveLink(i) => drop(actual.links.remove(&i)),
                 Step::Announce(at) => drop(actual.announcing.insert(at, plan.links[&at.ifindex].mac)),
@@ -130,7 +143,7 @@ mod tests {
         };
         assert_eq!(
             steps(&Actual::default(), &plan, |_| true)[1..],
-            [Step::SetVip(vip(1), 1), Step::Announce(vip(1))]
+            [Step::SetVip(vip(1), 1), Step::GiveSlot(1), Step::Announce(vip(1))]
         );
     }
 
@@ -166,6 +179,34 @@ mod tests {
         assert_eq!(actual.still_owned(&new), [vip(2)].into());
         apply(&mut actual, &new, &[Step::RemoveVip(vip(2))]);
         assert_eq!(actual.still_owned(&new), [].into());
+    }
+
+    #[test]
+    fn a_group_is_gained_and_lost_by_its_slot() {
+        let held = Plan { owned: [1, 7].into(), ..plan(&[(1, 7), (2, 7)], MAC, true) };
+        let lost = Plan { owned: [1].into(), ..plan(&[(1, 7), (2, 7)], MAC, true) };
+        let mut actual = Actual::default();
+        let first = steps(&actual, &held, |_| true);
+        apply(&mut actual, &held, &first);
+        let loss = steps(&actual, &lost, |_| true);
+        let stop = [1, 2].map(|n| Step::StopAnnouncing(vip(n)));
+        assert_eq!(loss, [&[Step::TakeSlot(7)], &stop[..]].concat());
+        apply(&mut actual, &lost, &loss);
+        let gain = steps(&actual, &held, |_| true);
+        assert_eq!(gain, [Step::GiveSlot(7), Step::Announce(vip(1)), Step::Announce(vip(2))]);
+    }
+
+    #[test]
+    fn what_does_not_belong_into_a_slot_leaves_before_it_is_owned() {
+        let standby = Plan { owned: [1].into(), ..plan(&[(1, 7), (2, 7), (3, 7)], MAC, true) };
+        let mut actual = Actual::default();
+        let first = steps(&actual, &standby, |_| true);
+        apply(&mut actual, &standby, &first);
+        let held = Plan { owned: [1, 7].into(), ..plan(&[(1, 7), (2, 0)], MAC, true) };
+        let steps = steps(&actual, &held, |_| true);
+        let give = steps.iter().position(|step| *step == Step::GiveSlot(7));
+        let silent = [Step::SetVip(vip(2), 0), Step::SetVip(vip(3), 0)];
+        assert!(silent.iter().all(|step| steps.iter().position(|s| s == step) < give), "{steps:?}");
     }
 
     #[test]

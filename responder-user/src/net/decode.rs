@@ -150,34 +150,57 @@ fn is_ip(family: AddressFamily) -> bool {
     family == AddressFamily::Inet || family == AddressFamily::Inet6
 }
 
-/// The interfaces of a unicast default route in the main table; none for any other route.
-pub(super) fn default_route(body: &[u8]) -> Vec<u32> {
+/// Where a default route leads.
+#[derive(Default, PartialEq, Eq, Debug)]
+pub(super) struct DefaultRoute {
+    /// Its interfaces.
+    pub links: Vec<u32>,
+    /// Its gateways; of either family, also where it is about IPv4.
+    pub gateways: Vec<IpAddr>,
+}
+
+impl DefaultRoute {
+    fn nexthop(&mut self, link: Option<u32>, bytes: &[u8]) {
+        self.links.extend(link);
+        for nla in attributes(bytes) {
+            match nla.kind() {
+                libc::RTA_OIF => self.links.extend(index_of(nla.value())),
+                libc::RTA_GATEWAY => self.gateways.extend(parse_ip(nla.value()).ok()),
+                // The family comes first (`rtvia`); the address's length says it, too.
+                libc::RTA_VIA => {
+                    self.gateways.extend(nla.value().get(2..).and_then(|value| parse_ip(value).ok()));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What a unicast default route in the main table says; of any other route nothing.
+pub(super) fn default_route(body: &[u8]) -> DefaultRoute {
+    let mut route = DefaultRoute::default();
     let Ok(header) = RouteHeader::parse(body) else {
-        return Vec::new();
+        return route;
     };
     if !is_ip(header.address_family)
         || header.destination_prefix_length != 0
         || header.table != RouteHeader::RT_TABLE_MAIN
         || header.kind != RouteType::Unicast
     {
-        return Vec::new();
+        return route;
     }
-    let mut links = Vec::new();
-    for nla in attributes(body.get(ROUTE_HEADER..).unwrap_or_default()) {
-        match nla.kind() {
-            libc::RTA_OIF => links.extend(index_of(nla.value())),
-            libc::RTA_MULTIPATH => {
-                let mut rest = nla.value();
-                while let Some((header, _)) = rest.split_at_checked(NEXTHOP_HEADER) {
-                    links.extend(header.get(4..8).and_then(index_of));
-                    let len = usize::from(u16::from_ne_bytes([header[0], header[1]]));
-                    rest = rest.get(len.max(NEXTHOP_HEADER).next_multiple_of(4)..).unwrap_or_default();
-                }
-            }
-            _ => {}
+    let body = body.get(ROUTE_HEADER..).unwrap_or_default();
+    route.nexthop(None, body);
+    for nla in attributes(body).filter(|nla| nla.kind() == libc::RTA_MULTIPATH) {
+        let mut rest = nla.value();
+        while let Some((header, _)) = rest.split_at_checked(NEXTHOP_HEADER) {
+            let len = usize::from(u16::from_ne_bytes([header[0], header[1]])).max(NEXTHOP_HEADER);
+            let nested = rest.get(NEXTHOP_HEADER..len).unwrap_or_default();
+            route.nexthop(header.get(4..8).and_then(index_of), nested);
+            rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
         }
     }
-    links
+    route
 }
 
 #[cfg(test)]
@@ -228,6 +251,34 @@ mod tests {
         let hardware = attached(vec![mode(XdpAttached::Hardware), LinkXdp::ProgId(9), LinkXdp::HwProgId(9)]);
         assert_eq!(hardware, Some(XdpOnLink { mode: XdpMode::Hardware, prog_id: 9 }));
         assert_eq!(attached(vec![mode(XdpAttached::None)]), None);
+    }
+
+    #[test]
+    fn gateways_of_either_family_and_of_all_next_hops() {
+        let attribute = |kind: u16, value: &[u8]| {
+            let len = u16::try_from(4 + value.len()).unwrap();
+            let mut bytes = [&len.to_ne_bytes(), &kind.to_ne_bytes(), value].concat();
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            bytes
+        };
+        let hop = |link: u8, gateway: &[u8]| {
+            let len = u16::try_from(NEXTHOP_HEADER + gateway.len()).unwrap();
+            [&len.to_ne_bytes(), &[0, 0][..], &u32::from(link).to_ne_bytes(), gateway].concat()
+        };
+        let header = [2, 0, 0, 0, 254, 0, 0, 1, 0, 0, 0, 0];
+        let via = [&u16::from(10u8).to_ne_bytes(), &std::net::Ipv6Addr::LOCALHOST.octets()[..]].concat();
+        let plain = [attribute(libc::RTA_OIF, &7u32.to_ne_bytes()), attribute(libc::RTA_VIA, &via)].concat();
+        let route = default_route(&[&header[..], &plain].concat());
+        assert_eq!((route.links, route.gateways), (vec![7], vec!["::1".parse().unwrap()]));
+
+        let hops = [
+            hop(7, &attribute(libc::RTA_GATEWAY, &[192, 0, 2, 1])),
+            hop(8, &[]),
+            hop(9, &attribute(libc::RTA_GATEWAY, &[192, 0, 2, 2])),
+        ];
+        let route = default_route(&[&header[..], &attribute(libc::RTA_MULTIPATH, &hops.concat())].concat());
+        let gateways = ["192.0.2.1", "192.0.2.2"].map(|ip| ip.parse().unwrap());
+        assert_eq!((route.links, route.gateways), (vec![7, 8, 9], gateways.into()));
     }
 
     proptest! {

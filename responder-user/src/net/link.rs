@@ -17,6 +17,8 @@ pub struct NetState {
     ///
     /// Routes through nexthop objects are seen only while `net.ipv4.nexthop_compat_mode` is 1, its default.
     pub default_route_links: BTreeSet<u32>,
+    /// Gateways of these routes; of multipath routes all of them. With the same exception.
+    pub default_gateways: BTreeSet<IpAddr>,
     /// How often events were lost because the kernel's queue ran over, and all was read anew.
     pub overruns: u64,
 }

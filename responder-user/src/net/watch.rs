@@ -313,9 +313,14 @@ impl Follower {
             .dump(
                 RouteNetlinkMessage::GetRoute(routes),
                 &mut self.state,
-                |state| state.default_route_links.clear(),
+                |state| {
+                    state.default_route_links.clear();
+                    state.default_gateways.clear();
+                },
                 |state, body| {
-                    for link in decode::default_route(body) {
+                    let route = decode::default_route(body);
+                    state.default_gateways.extend(route.gateways);
+                    for link in route.links {
                         if state.links.get(&link).is_some_and(|link| link.admin_up) {
                             state.default_route_links.insert(link);
                         }

@@ -44,7 +44,9 @@ impl Paint {
 fn head(out: &mut impl Write, status: &Status, paint: Paint) -> io::Result<()> {
     match &status.agent {
         Some(agent) => {
-            writeln!(out, "Agent     {} pid {}, {}", paint.good("running"), agent.pid, agent.file.display())?;
+            let source =
+                agent.file.as_ref().map_or_else(|| "in a cluster".into(), |file| file.to_string_lossy());
+            writeln!(out, "Agent     {} pid {}, {source}", paint.good("running"), agent.pid)?;
             if let Some(error) = &agent.file_error {
                 writeln!(out, "          {} {error}", paint.bad("file not in effect:"))?;
             }

@@ -111,7 +111,7 @@ fn fence_claims(report: &Report, protocol: &str, deadline: BootTime, thawed: Boo
 fn read_deadline(map: &str) -> Result<BootTime> {
     let text = bpftool(&["-j", "map", "dump", "pinned", map])?;
     let dump: Value = serde_json::from_str(&text).with_context(|| format!("bpftool printed {text:?}"))?;
-    let ns = dump.pointer("/0/formatted/value/deadline_ns").and_then(Value::as_u64);
+    let ns = dump.pointer("/0/formatted/value/fence/deadline_ns").and_then(Value::as_u64);
     ns.map(BootTime).with_context(|| format!("no deadline_ns in {text}"))
 }
 

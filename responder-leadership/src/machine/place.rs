@@ -1,0 +1,95 @@
+//! Who may and who should answer.
+
+use std::net::IpAddr;
+
+use super::Machine;
+use crate::{
+    event::Eligible,
+    group::score,
+    id::{Group, NodeName, SessionId},
+    lease::{Fitness, Reach},
+};
+
+/// How willing a node is; the least comes first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Tier {
+    Fit,
+    LastResort,
+}
+
+fn tier(fitness: &Fitness, reach: &Reach) -> Option<Tier> {
+    match fitness {
+        _ if reach.is_nothing() => None,
+        Fitness::Fit => Some(Tier::Fit),
+        Fitness::LastResort(_) => Some(Tier::LastResort),
+        Fitness::Unfit(_) => None,
+    }
+}
+
+impl Machine {
+    /// How willing this node is to take something.
+    pub(super) fn own_tier(&self) -> Option<Tier> {
+        if self.stopping.is_some() { None } else { tier(&self.fitness, &self.reach) }
+    }
+
+    /// The other nodes that may be given something.
+    pub(super) fn others(&self) -> impl Iterator<Item = (Tier, SessionId)> + '_ {
+        let others = self.peers.keys().filter(|node| **node != self.settings.node);
+        others.filter_map(|node| {
+            let session = self.live(node)?;
+            Some((tier(&session.fitness, &session.reach)?, session.id.clone()))
+        })
+    }
+
+    /// Whether some other node is fit.
+    pub(super) fn another_is_fit(&self) -> bool {
+        self.others().any(|(tier, _)| tier == Tier::Fit)
+    }
+
+    /// Whether this node may answer for a VIP that it holds.
+    pub(super) fn able(&self, vip: &IpAddr, eligible: &Eligible) -> bool {
+        eligible.includes(&self.settings.node) && self.reach.covers(vip)
+    }
+
+    /// Whether another node may answer for a VIP that it holds.
+    pub(super) fn other_able(&self, node: &NodeName, vip: &IpAddr, eligible: &Eligible) -> bool {
+        eligible.includes(node) && self.live(node).is_some_and(|session| session.reach.covers(vip))
+    }
+
+    /// The nodes that come before this one to take a group.
+    pub(super) fn takers_before(&self, group: Group) -> Vec<NodeName> {
+        let own_tier = self.own_tier();
+        let key = key(group);
+        let own = score(&self.settings.node, &key);
+        let before = self.others().filter(|(tier, id)| {
+            own_tier
+                .is_none_or(|own_tier| *tier < own_tier || (*tier == own_tier && score(&id.node, &key) > own))
+        });
+        before.map(|(_, id)| id.node).collect()
+    }
+
+    /// The best node to be given a group; one that may answer for some VIP of it, where any is known.
+    pub(super) fn successor(&self, group: Group) -> Option<(Tier, SessionId)> {
+        let key = key(group);
+        let demand = self.demand.get(usize::from(group));
+        let useful = |node: &NodeName| {
+            demand.is_none_or(|demand| {
+                demand.is_empty() || demand.iter().any(|(vip, eligible)| self.other_able(node, vip, eligible))
+            })
+        };
+        self.others()
+            .min_by_key(|(tier, id)| (*tier, !useful(&id.node), std::cmp::Reverse(score(&id.node, &key))))
+    }
+
+    /// The best other node to be given a VIP.
+    pub(super) fn bearer(&self, vip: &IpAddr, eligible: &Eligible) -> Option<SessionId> {
+        let key = vip.to_string();
+        let able = self.others().filter(|(_, id)| self.other_able(&id.node, vip, eligible));
+        able.min_by_key(|(tier, id)| (*tier, std::cmp::Reverse(score(&id.node, &key)))).map(|(_, id)| id)
+    }
+}
+
+/// What a group is called where nodes are compared for it.
+fn key(group: Group) -> String {
+    format!("claim {group}")
+}

@@ -1,0 +1,228 @@
+//! The leadership protocol played: what comes from the API server is told to the machine, and what it wants is done, in
+//! order.
+//!
+//! * this file: what is held, and the plan that follows from it.
+//! * `connect`: the connections to the API server, and what comes from them.
+//! * `inputs`: what the machine is told.
+//! * `effects`: what the machine wants.
+//! * `voice`: Events on Services, and the status.
+
+mod connect;
+mod effects;
+mod inputs;
+mod voice;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    net::IpAddr,
+    num::NonZeroU16,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::Node;
+use responder_common::layout::{FIRST_GROUP_SLOT, Owner, SINGLE_SLOT, STANDBY_SLOT};
+use responder_leadership::{
+    event::{Event, Holdings},
+    group::group_of,
+    id::{Group, Incarnation, NodeName},
+    machine::{Adopted, Machine},
+    settings::Times,
+};
+
+pub(super) use self::connect::{Connected, Input, Inputs, connect};
+use super::Agent;
+use crate::{
+    cluster::{client::Access, events::Publisher, leases::Leases, writes::Writer},
+    decision::{
+        change::Actual,
+        plan::Plan,
+        services::{Rules, ServiceKey, Services},
+        subnets::{LinkChoice, Subnets},
+    },
+    net::link::NetState,
+};
+
+/// How to take part in a cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// Where the API server is.
+    pub access: Access,
+    /// Namespace of the Leases.
+    pub namespace: String,
+    /// This node.
+    pub node: NodeName,
+    /// Times of its session.
+    pub times: Times,
+    /// Number of groups, if this agent is the cluster's first.
+    pub claims: NonZeroU16,
+    /// What is announced.
+    pub rules: Rules,
+    /// Where.
+    pub links: LinkChoice,
+    /// Where events and decisions are written to.
+    pub record: Option<PathBuf>,
+}
+
+/// This node's part in the cluster.
+pub(super) struct Cluster {
+    options: ClusterOptions,
+    connected: Connected,
+    /// Whose the maps are.
+    owner: Owner,
+    /// What the maps answer for since an earlier agent, until it is known whether it still holds.
+    adopted: Option<Adopted>,
+    /// There once the cluster's record is known.
+    player: Option<Player>,
+    services: Services,
+    uids: BTreeMap<ServiceKey, String>,
+    nodes: BTreeMap<String, Arc<Node>>,
+    /// Kinds of objects whose first list is complete.
+    listed: BTreeSet<&'static str>,
+    /// What the machine was last told of this node, and of those that should have an agent.
+    surroundings: Option<[Event; 2]>,
+    /// VIPs whose Events have been sent.
+    voiced: BTreeSet<IpAddr>,
+    /// What is held, as the machine says. `None`: it has not said anything yet.
+    holdings: Option<Arc<Holdings>>,
+    /// The deadline, as the machine says.
+    deadline: Option<Duration>,
+    /// When to end although something is still held.
+    stop_by: Option<Duration>,
+    finished: bool,
+}
+
+/// The machine and its hands.
+struct Player {
+    machine: Machine,
+    writer: Writer,
+    leases: Leases,
+    claims: NonZeroU16,
+    publisher: Publisher,
+    /// A first list of all Leases that the machine has not been told of, because Services and Nodes are not known.
+    held_back: Option<Duration>,
+    synced: bool,
+    /// The last request for a move, so that it is told once.
+    request: Option<String>,
+    recorder: Option<File>,
+}
+
+impl Cluster {
+    pub(super) fn new(options: ClusterOptions, connected: Connected) -> Self {
+        Self {
+            services: Services::new(options.rules.clone()),
+            options,
+            connected,
+            owner: Owner::default(),
+            adopted: None,
+            player: None,
+            uids: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            listed: BTreeSet::new(),
+            surroundings: None,
+            voiced: BTreeSet::new(),
+            holdings: None,
+            deadline: None,
+            stop_by: None,
+            finished: false,
+        }
+    }
+
+    /// The deadline; `None`: the predecessor's still holds.
+    pub(super) const fn deadline(&self) -> Option<Duration> {
+        self.deadline
+    }
+
+    /// When the machine wants to be told the time.
+    pub(super) fn next_turn(&self) -> Option<Duration> {
+        let wake = self.player.as_ref().and_then(|player| player.machine.next_wake());
+        [wake, self.stop_by].into_iter().flatten().min()
+    }
+
+    /// What the maps should hold. Before the machine has said anything: what they hold, on the links as they are.
+    pub(super) fn plan(&self, net: &NetState, actual: &Actual, router: impl Fn(&str) -> bool) -> Plan {
+        let subnets = Subnets::new(&self.options.links, net);
+        let (Some(player), Some(holdings)) = (&self.player, &self.holdings) else {
+            let mut plan = Plan::for_cluster(&subnets, net, [], BTreeSet::new(), &router);
+            for (at, slot) in &actual.vips {
+                if let Some(link) = net.links.get(&at.ifindex) {
+                    plan.keep(*at, *slot, link);
+                }
+            }
+            plan.set_routers(router);
+            if self.adopted.is_some() {
+                plan.owned.clone_from(&actual.owned);
+            }
+            return plan;
+        };
+        let vips = self.services.demands().keys().map(|vip| (*vip, slot(holdings, *vip, player.claims)));
+        let owned = holdings.groups.iter().map(|group| group_slot(*group)).chain([SINGLE_SLOT]);
+        Plan::for_cluster(&subnets, net, vips, owned.collect(), router)
+    }
+}
+
+/// The slot of a group.
+fn group_slot(group: Group) -> u32 {
+    FIRST_GROUP_SLOT + u32::from(group)
+}
+
+/// The slot of a VIP: its group's, unless it does not follow it here.
+fn slot(holdings: &Holdings, vip: IpAddr, claims: NonZeroU16) -> u32 {
+    let group = group_of(vip, claims);
+    if holdings.exceptions.contains(&vip) {
+        SINGLE_SLOT
+    } else if holdings.silent.get(&group).is_some_and(|silent| silent.contains(&vip)) {
+        STANDBY_SLOT
+    } else {
+        group_slot(group)
+    }
+}
+
+impl Agent {
+    /// Takes over what an earlier agent left, as long as it may still hold.
+    pub(super) fn begin_cluster(&mut self) {
+        let mut owner = self.maps.owner();
+        if owner.datapath == 0 {
+            owner = Owner { datapath: random(), ..Owner::default() };
+            self.maps.set_owner(owner);
+        }
+        let groups = self.actual.owned.iter().filter_map(|slot| slot.checked_sub(FIRST_GROUP_SLOT));
+        let groups: BTreeSet<Group> = groups.filter_map(|group| group.try_into().ok()).collect();
+        let single =
+            |(_, slot): &(_, &u32)| **slot == SINGLE_SLOT && self.actual.owned.contains(&SINGLE_SLOT);
+        let exceptions = self.actual.vips.iter().filter(single).map(|(at, _)| at.ip).collect();
+        let answering = Holdings { groups, exceptions, silent: BTreeMap::new() };
+        let adopted = (owner.incarnation != 0)
+            .then_some(Adopted { incarnation: Incarnation(owner.incarnation), answering });
+        if let Some(cluster) = self.cluster_mut() {
+            // What no session stands behind, such as a static file's, is not answered any more.
+            cluster.deadline = adopted.is_none().then_some(Duration::ZERO);
+            cluster.adopted = adopted;
+            cluster.owner = owner;
+        }
+        self.plan_and_write();
+        self.beat(super::now());
+    }
+
+    fn cluster_mut(&mut self) -> Option<&mut Cluster> {
+        match &mut self.source {
+            super::Source::Cluster(cluster) => Some(cluster),
+            super::Source::File(_) => None,
+        }
+    }
+
+    fn cluster(&self) -> Option<&Cluster> {
+        match &self.source {
+            super::Source::Cluster(cluster) => Some(cluster),
+            super::Source::File(_) => None,
+        }
+    }
+}
+
+/// An identity for a set of maps.
+fn random() -> u64 {
+    let seed = std::hash::RandomState::new();
+    std::hash::BuildHasher::hash_one(&seed, crate::net::boot::now_ns()).max(1)
+}

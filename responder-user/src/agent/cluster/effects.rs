@@ -1,0 +1,184 @@
+//! What the machine wants, done in its order.
+
+use std::{fs::File, io::Write as _, path::Path, time::Duration};
+
+use anyhow::{Context as _, Result};
+use responder_common::layout::{Fence, Owner};
+use responder_leadership::{
+    event::{Effect, Event, Note},
+    record::{Begin, Entry},
+};
+
+use crate::{
+    agent::{Agent, now},
+    journal::Happening,
+};
+
+/// How long handing over may take at the end. Kubernetes allows 30 s.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+impl Agent {
+    /// Tells the machine an event and does what it wants.
+    pub(super) fn play(&mut self, event: Event) {
+        let at = now();
+        let Some(player) = self.cluster_mut().and_then(|cluster| cluster.player.as_mut()) else {
+            return;
+        };
+        let before = player.machine.session();
+        let recorded = player.recorder.is_some().then(|| event.clone());
+        let effects = player.machine.handle(at, event);
+        if let Some(event) = recorded {
+            let entry = Entry { at, event, effects: effects.clone() };
+            if let Some(file) = &mut player.recorder
+                && let Err(error) = write_line(file, &entry)
+            {
+                tracing::error!(%error, "the record ends here");
+                player.recorder = None;
+            }
+        }
+        let session = player.machine.session();
+        let claims = u64::from(player.claims.get());
+        if let Some(session) = session.filter(|session| before.as_ref() != Some(session)) {
+            self.own_maps(session.incarnation.0, claims);
+        }
+        for effect in effects {
+            self.perform(effect);
+        }
+    }
+
+    /// Tells the machine of this node and of those that should have an agent, if that has changed.
+    pub(super) fn play_surroundings(&mut self, local: Event, expected: Event) {
+        let news = [local, expected];
+        let Some(cluster) = self.cluster_mut() else {
+            return;
+        };
+        let before = std::mem::replace(&mut cluster.surroundings, Some(news.clone()));
+        for (index, event) in news.into_iter().enumerate() {
+            if before.as_ref().and_then(|before| before.get(index)) != Some(&event) {
+                self.play(event);
+            }
+        }
+    }
+
+    /// Writes into the maps which session they belong to. Nothing is held yet in a new one.
+    fn own_maps(&mut self, incarnation: u64, claims: u64) {
+        if let Some(cluster) = self.cluster_mut() {
+            cluster.owner = Owner { incarnation, claims, ..cluster.owner };
+            let owner = cluster.owner;
+            self.maps.set_owner(owner);
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Answer(holdings) => {
+                if let Some(cluster) = self.cluster_mut() {
+                    cluster.adopted = None;
+                    cluster.holdings = Some(holdings);
+                }
+                self.plan_and_write();
+                self.say_announcing();
+                if !self.overdue.is_empty() {
+                    self.beat(now()); // sets the deadline to zero
+                }
+            }
+            Effect::Deadline(deadline) => {
+                let before = Duration::from_nanos(self.maps.fence().deadline_ns);
+                if let Some(cluster) = self.cluster_mut() {
+                    cluster.deadline = Some(deadline);
+                }
+                let at = now();
+                let lapsed = before < at && at < deadline && !self.actual.announcing.is_empty();
+                if self.beat(at) && lapsed {
+                    self.tell_lapse(at.saturating_sub(before));
+                }
+            }
+            Effect::DeadlineAtMost(deadline) => {
+                let fence = self.maps.fence();
+                let at_most = deadline.as_nanos().try_into().unwrap_or(u64::MAX);
+                self.maps.set_fence(Fence { deadline_ns: fence.deadline_ns.min(at_most), ..fence });
+            }
+            Effect::Write { .. } | Effect::Read { .. } => {
+                let player = self.cluster().and_then(|cluster| cluster.player.as_ref());
+                let refused = player.map(|player| player.writer.start(effect));
+                debug_assert!(!matches!(refused, Some(Err(_))), "all writes and reads are the writer's");
+            }
+            Effect::Tell(note) => {
+                if note == Note::WatchStale
+                    && let Some(player) = self.cluster().and_then(|cluster| cluster.player.as_ref())
+                {
+                    player.leases.restart();
+                }
+                self.tell(Happening::Leadership { note });
+            }
+            Effect::Finished => {
+                if let Some(cluster) = self.cluster_mut() {
+                    cluster.finished = true;
+                }
+            }
+        }
+    }
+
+    /// The machine's time has come.
+    pub(in crate::agent) fn take_turn(&mut self) {
+        let at = now();
+        let Some(cluster) = self.cluster_mut() else {
+            return;
+        };
+        if cluster.stop_by.is_some_and(|stop_by| at >= stop_by) {
+            tracing::warn!(
+                "not everything could be handed over in time; others take it when the session expires"
+            );
+            cluster.finished = true;
+            return;
+        }
+        self.play(Event::Tick);
+    }
+
+    /// Begins to hand over. True: there is nothing to wait for, or it was asked for twice.
+    pub(in crate::agent) fn begin_stop(&mut self) -> bool {
+        let Some(cluster) = self.cluster_mut() else {
+            return true;
+        };
+        let can_hand_over = cluster.player.as_ref().is_some_and(|player| player.synced);
+        if !can_hand_over || cluster.stop_by.is_some() {
+            return true;
+        }
+        cluster.stop_by = Some(now() + STOP_LIMIT);
+        tracing::info!("ending: handing over");
+        self.play(Event::Stop);
+        false
+    }
+
+    /// Whether the machine has handed everything over.
+    pub(in crate::agent) fn has_ended(&self) -> bool {
+        self.cluster().is_some_and(|cluster| cluster.finished)
+    }
+
+    /// Takes everything out of the datapath.
+    pub(in crate::agent) fn silence(&mut self) {
+        if let Some(cluster) = self.cluster_mut() {
+            cluster.deadline = Some(Duration::ZERO);
+            cluster.holdings = None;
+            cluster.adopted = None;
+        }
+        self.plan_and_write();
+        self.beat(now());
+        let owner = self.maps.owner();
+        self.maps.set_owner(Owner { incarnation: 0, ..owner });
+    }
+}
+
+/// Begins a record.
+pub(super) fn start_record(path: &Path, begin: &Begin) -> Result<File> {
+    let mut file = File::create(path)
+        .with_context(|| format!("cannot write the record {} (--record)", path.display()))?;
+    write_line(&mut file, begin).with_context(|| format!("cannot write the record {}", path.display()))?;
+    Ok(file)
+}
+
+fn write_line<T: serde::Serialize>(file: &mut File, value: &T) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    file.write_all(&line)
+}

@@ -1,0 +1,74 @@
+//! Events on Services.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use responder_leadership::group::group_of;
+
+use super::{Cluster, Player};
+use crate::{
+    agent::Agent,
+    cluster::events::{About, Said},
+    decision::services::{Changes, Eligible, ServiceKey},
+};
+
+impl Agent {
+    /// Says of every VIP that is newly announced here that it is.
+    pub(super) fn say_announcing(&mut self) {
+        let announcing: BTreeSet<IpAddr> = self.actual.announcing.keys().map(|at| at.ip).collect();
+        let Some(cluster) = self.cluster_mut() else {
+            return;
+        };
+        for vip in announcing.difference(&cluster.voiced) {
+            let services = cluster.services.demands().get(vip).map(|demand| &demand.services);
+            for service in services.into_iter().flatten() {
+                cluster.say(service, Said::Announcing { vip: *vip });
+            }
+        }
+        cluster.voiced = announcing;
+    }
+
+    /// Says why addresses are not announced. Every agent sees it; the holder of the address's group says it.
+    pub(super) fn say_refusals(&mut self, changes: &Changes) {
+        let Some(cluster) = self.cluster() else {
+            return;
+        };
+        for refused in &changes.refusals {
+            if let Some(reason) = cluster.services.refusals().get(refused)
+                && cluster.is_speaker(refused.address.parse().ok())
+            {
+                let said = Said::NotAnnounced { address: refused.address.clone(), reason: reason.clone() };
+                cluster.say(&refused.service, said);
+            }
+        }
+        for vip in &changes.demands {
+            if let Some(demand) = cluster.services.demands().get(vip)
+                && demand.nodes == Eligible::Only(BTreeSet::new())
+                && cluster.is_speaker(Some(*vip))
+            {
+                for service in &demand.services {
+                    let reason =
+                        "has no ready endpoint on any node (externalTrafficPolicy: Local)".to_owned();
+                    cluster.say(service, Said::NotAnnounced { address: vip.to_string(), reason });
+                }
+            }
+        }
+    }
+}
+
+impl Cluster {
+    /// Whether this node holds the group of an address; of what is none, group 0.
+    fn is_speaker(&self, address: Option<IpAddr>) -> bool {
+        let (Some(Player { claims, .. }), Some(holdings)) = (&self.player, &self.holdings) else {
+            return false;
+        };
+        holdings.groups.contains(&address.map_or(0, |address| group_of(address, *claims)))
+    }
+
+    fn say(&self, service: &ServiceKey, said: Said) {
+        if let Some(player) = &self.player {
+            let uid = self.uids.get(service).cloned();
+            let about = About { namespace: service.namespace.clone(), name: service.name.clone(), uid };
+            player.publisher.say(about, said);
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! What all agents of a cluster must agree on: one Lease, `cluster`, written only by compare-and-swap.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU16,
+    sync::Arc,
+    time::Duration,
+};
+
+use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
+use kube::{
+    Api,
+    api::{ListParams, PostParams},
+};
+use responder_leadership::{
+    id::Version,
+    lease::{Seen, SessionState},
+    settings::LONGEST,
+};
+
+use super::{
+    client::Line,
+    codec::{self, EncodeError, Record, Request},
+    names::{BadVersion, KIND, Named, version},
+};
+
+/// A request for the record must be answered by then.
+const ANSWER: Duration = Duration::from_secs(10);
+/// So often others may come first.
+const ATTEMPTS: usize = 20;
+
+/// What the agents agree on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Agreed {
+    /// The record as it is now.
+    pub record: Record,
+    /// Its version.
+    pub version: Version,
+    /// What this agent's `--claims` said, if the record says something else, which is what counts.
+    pub flag_differs: Option<NonZeroU16>,
+}
+
+/// No agreement.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// No answer, or not a good one. It may be tried again.
+    #[error("the Leases of namespace {namespace} cannot be {what}: {reason}")]
+    Api {
+        /// The namespace.
+        namespace: String,
+        /// "read" or "written".
+        what: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// The record cannot be understood.
+    #[error(
+        "the Lease {namespace}/cluster cannot be understood: {reason}; correct it, or delete it (then it is made anew \
+         from the claims that there are), and nothing is announced here until then"
+    )]
+    Bad {
+        /// The namespace.
+        namespace: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Claims of another count are held.
+    #[error(
+        "Leases of another number of claims than {claims} (the record's) are not free: {}; an address could have \
+         two owners, so nothing is announced here until they are free or deleted", names.join(", ")
+    )]
+    OtherClaims {
+        /// What the record says.
+        claims: NonZeroU16,
+        /// The Leases' names.
+        names: Vec<String>,
+    },
+    /// Nobody knows how many claims there are.
+    #[error(
+        "the Lease {namespace}/cluster is missing, and claims of several counts are not free ({counts:?}): free or \
+         delete those that are not meant"
+    )]
+    Ambiguous {
+        /// The namespace.
+        namespace: String,
+        /// The counts.
+        counts: BTreeSet<NonZeroU16>,
+    },
+    /// This API server cannot be used.
+    #[error(transparent)]
+    Version(#[from] BadVersion),
+    /// The record cannot be written.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// Others always came first.
+    #[error("the Lease {namespace}/cluster changes so fast that this agent cannot write it; try again")]
+    Contended {
+        /// The namespace.
+        namespace: String,
+    },
+}
+
+/// Reads the record and makes it fit for an agent with this `--claims` and lease duration: makes it where it is
+/// missing, and raises `longest`. To be done before the session starts.
+///
+/// # Errors
+///
+/// See [`RecordError`]. The agent must not take anything then.
+pub async fn agree(
+    line: &Arc<Line>,
+    namespace: &str,
+    claims: NonZeroU16,
+    lease_duration: Duration,
+) -> Result<Agreed, RecordError> {
+    change(line, namespace, |leases, before| {
+        let mut record = match before {
+            Some(record) => record,
+            None => recreated(leases, namespace, claims)?,
+        };
+        let others = others(leases, record.claims);
+        if !others.is_empty() {
+            return Err(RecordError::OtherClaims { claims: record.claims, names: others });
+        }
+        record.longest = record.longest.max(lease_duration);
+        Ok(record)
+    })
+    .await
+    .map(|(record, version)| {
+        let flag_differs = (record.claims != claims).then_some(claims);
+        Agreed { record, version, flag_differs }
+    })
+}
+
+/// Asks for a move, or takes the request back.
+///
+/// # Errors
+///
+/// See [`RecordError`].
+pub async fn request(
+    line: &Arc<Line>,
+    namespace: &str,
+    request: Option<Request>,
+) -> Result<Record, RecordError> {
+    let changed = change(line, namespace, |_, before| match before {
+        Some(record) => Ok(Record { request: request.clone(), ..record }),
+        None => Err(RecordError::Bad {
+            namespace: namespace.to_owned(),
+            reason: "it is not there; no agent has started in this namespace yet".to_owned(),
+        }),
+    });
+    changed.await.map(|(record, _)| record)
+}
+
+/// Changes the record by compare-and-swap, if `to` changes it; with what it is then.
+async fn change(
+    line: &Arc<Line>,
+    namespace: &str,
+    to: impl Fn(&[Lease], Option<Record>) -> Result<Record, RecordError>,
+) -> Result<(Record, Version), RecordError> {
+    let failed = |what: &'static str, reason: String| RecordError::Api {
+        namespace: namespace.to_owned(),
+        what,
+        reason,
+    };
+    for _ in 0..ATTEMPTS {
+        let (client, number) = line.client();
+        let api = Api::<Lease>::namespaced(client, namespace);
+        let in_time = |what: &'static str, error: Option<kube::Error>| {
+            line.replace(number);
+            failed(what, error.map_or_else(|| format!("no answer within {ANSWER:?}"), |e| e.to_string()))
+        };
+        let params = ListParams::default().labels(KIND);
+        let leases = match tokio::time::timeout(ANSWER, api.list(&params)).await {
+            Ok(Ok(list)) => list.items,
+            Ok(Err(error)) => return Err(in_time("read", Some(error))),
+            Err(_) => return Err(in_time("read", None)),
+        };
+        let name = Named::Cluster.name();
+        let old = leases.iter().find(|lease| lease.metadata.name.as_ref() == Some(&name));
+        let before = match old.map(codec::decode_record) {
+            None | Some(Seen::Absent) => None,
+            Some(Seen::Good(record)) => Some(record),
+            Some(Seen::Bad(reason)) => {
+                return Err(RecordError::Bad { namespace: namespace.to_owned(), reason });
+            }
+        };
+        let record = to(&leases, before.clone())?;
+        if let Some(old) = old.filter(|_| before.as_ref() == Some(&record)) {
+            return Ok((record, version(&old.metadata)?));
+        }
+        let mut lease = codec::encode_record(&record, old, Timestamp::now())?;
+        lease.metadata.resource_version = old.and_then(|old| old.metadata.resource_version.clone());
+        let params = PostParams::default();
+        let written = tokio::time::timeout(ANSWER, async {
+            if old.is_some() {
+                api.replace(&name, &params, &lease).await
+            } else {
+                api.create(&params, &lease).await
+            }
+        });
+        match written.await {
+            Ok(Ok(lease)) => return Ok((record, version(&lease.metadata)?)),
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 => {} // somebody else came first
+            Ok(Err(error)) => return Err(in_time("written", Some(error))),
+            // It may have been written: the next call will see.
+            Err(_) => return Err(in_time("written", None)),
+        }
+    }
+    Err(RecordError::Contended { namespace: namespace.to_owned() })
+}
+
+/// The record of a cluster that has lost it, or of a new one.
+fn recreated(leases: &[Lease], namespace: &str, claims: NonZeroU16) -> Result<Record, RecordError> {
+    let mut counts = BTreeMap::new();
+    let mut longest = Duration::ZERO;
+    for lease in leases {
+        match lease.metadata.name.as_deref().and_then(Named::parse) {
+            Some(Named::Claim { claims, .. }) => *counts.entry(claims).or_insert(false) |= !is_free(lease),
+            Some(Named::Session(node)) => {
+                longest = longest.max(match codec::decode_session(lease, &node) {
+                    Seen::Good(session) if session.state == SessionState::Live => session.duration,
+                    Seen::Good(_) | Seen::Absent => Duration::ZERO,
+                    Seen::Bad(_) => LONGEST,
+                });
+            }
+            Some(Named::Cluster) | None => {}
+        }
+    }
+    let held: BTreeSet<NonZeroU16> =
+        counts.iter().filter(|(_, held)| **held).map(|(count, _)| *count).collect();
+    let known = if held.is_empty() { counts.into_keys().collect() } else { held };
+    let claims = match (known.first(), known.len()) {
+        (Some(only), 1) => *only,
+        // Several counts, all free: what this agent is told is as good as any.
+        _ if known.len() > 1 && leases.iter().any(|lease| is_claim(lease) && !is_free(lease)) => {
+            return Err(RecordError::Ambiguous { namespace: namespace.to_owned(), counts: known });
+        }
+        _ => claims,
+    };
+    Ok(Record { claims, longest, request: None })
+}
+
+/// Names of claims of another count that are not free.
+fn others(leases: &[Lease], count: NonZeroU16) -> Vec<String> {
+    let other = |lease: &&Lease| {
+        let name = lease.metadata.name.as_deref().and_then(Named::parse);
+        matches!(name, Some(Named::Claim { claims, .. }) if claims != count) && !is_free(lease)
+    };
+    leases.iter().filter(other).filter_map(|lease| lease.metadata.name.clone()).collect()
+}
+
+fn is_claim(lease: &Lease) -> bool {
+    matches!(lease.metadata.name.as_deref().and_then(Named::parse), Some(Named::Claim { .. }))
+}
+
+/// Whether nobody holds anything by this claim. What cannot be understood may be held.
+fn is_free(lease: &Lease) -> bool {
+    match lease.metadata.name.as_deref().and_then(Named::parse) {
+        Some(Named::Claim { claims, group }) => match codec::decode_claim(lease, claims, group) {
+            Seen::Good(claim) => claim.holder.is_none() && claim.exceptions.is_empty(),
+            Seen::Absent => true,
+            Seen::Bad(_) => false,
+        },
+        Some(Named::Session(_) | Named::Cluster) | None => true,
+    }
+}
