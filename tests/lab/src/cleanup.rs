@@ -1,4 +1,4 @@
-//! What must not outlive this process, and its removal on return, panic, SIGINT, SIGTERM and SIGHUP.
+//! What must not outlive this process, and its removal on return, panic, exit, SIGINT, SIGTERM and SIGHUP.
 //!
 //! A process killed by SIGKILL leaves namespaces behind (its children die with it); the next process that builds
 //! a lab removes them, because their names carry the pid of the dead.
@@ -13,10 +13,14 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
     unistd::Pid,
 };
 use signal_hook::{
@@ -29,6 +33,9 @@ use signal_hook::{
 pub(crate) const PREFIX: &str = "rsp-";
 /// A file in a lab's directory that says: leave this one alone.
 pub(crate) const KEPT: &str = "kept";
+
+/// How long killed processes may take to end.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 struct Registry {
     processes: BTreeSet<i32>,
@@ -94,12 +101,24 @@ fn remove_all() -> bool {
         let mut r = registry();
         (std::mem::take(&mut r.processes), std::mem::take(&mut r.namespaces), std::mem::take(&mut r.dirs))
     };
-    for pid in &processes {
-        kill(Pid::from_raw(*pid), Signal::SIGKILL).ok();
-    }
+    end(&processes);
     namespaces.iter().for_each(|ns| delete_namespace(ns));
     dirs.iter().for_each(|dir| delete_dir(dir));
     processes.is_empty() && namespaces.is_empty() && dirs.is_empty()
+}
+
+/// Kills processes and waits until none of them can write a file any more.
+fn end(processes: &BTreeSet<i32>) {
+    let mut left: Vec<Pid> = processes.iter().map(|pid| Pid::from_raw(*pid)).collect();
+    for pid in &left {
+        kill(*pid, Signal::SIGKILL).ok();
+    }
+    let start = Instant::now();
+    while !left.is_empty() && start.elapsed() < PATIENCE {
+        // All in turn: the first process of a pid namespace ends after the others were waited for.
+        left.retain(|pid| waitpid(*pid, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive));
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn delete_namespace(name: &str) {
@@ -111,11 +130,21 @@ fn delete_dir(dir: &Path) {
     fs::remove_dir_all(dir).ok();
 }
 
-/// Once per process: removes what dead processes left, and makes signals remove what this one creates.
+/// At a process's end: what is in a `static`, as a cluster that several tests use, is never dropped.
+extern "C" fn at_exit() {
+    remove_all();
+}
+
+/// Once per process: removes what dead processes left, and makes signals and the process's end remove what this one
+/// creates.
 pub(crate) fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         cleanup_stale();
+        #[expect(unsafe_code, reason = "there is no other way to do something at a process's end")]
+        // SAFETY: the function has the right type, and is there as long as the process.
+        let registered = unsafe { libc::atexit(at_exit) };
+        assert_eq!(registered, 0, "no memory for what is to be done at the end");
         let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP]) else {
             return;
         };

@@ -42,11 +42,14 @@ mod machine;
 mod node;
 mod objects;
 mod pki;
+mod power;
 mod server;
 
 use std::{
     collections::BTreeSet,
     fs,
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -71,7 +74,14 @@ pub use self::{
     server::Server,
 };
 use self::{control::Control, delay::Relay, kube_proxy::KubeProxies};
-use crate::{lab::Lab, node::Node, ns::NetNs, time::BootTime};
+use crate::{
+    lab::Lab,
+    node::Node,
+    ns::{COMMAND_DEADLINE, NetNs},
+    paths,
+    process::Process,
+    time::wait_until,
+};
 
 /// How long `kubectl` may take.
 const KUBECTL_DEADLINE: Duration = Duration::from_secs(60);
@@ -93,7 +103,14 @@ impl Cluster {
     /// Three nodes without kube-proxy and controllers, unless told otherwise.
     #[must_use]
     pub fn builder() -> ClusterBuilder {
-        ClusterBuilder { nodes: 3, controllers: false, kube_proxy: false, delays: false, keepable: false }
+        ClusterBuilder {
+            binaries: None,
+            nodes: 3,
+            controllers: false,
+            kube_proxy: false,
+            delays: false,
+            keepable: false,
+        }
     }
 
     /// The segment: client `c`, router `r`, the switch, and the nodes as far as they are network namespaces.
@@ -164,6 +181,24 @@ impl Cluster {
         self.control.requests()
     }
 
+    /// Requests to the API server by the agent of a node: from the node, with the agent's token. They work as long as
+    /// the process is there.
+    ///
+    /// # Errors
+    ///
+    /// If `kubectl` cannot be started, or the node is switched off.
+    pub fn requests_of(&self, node: &str) -> Result<(Process, Api)> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let socket = self.host(node).dir().join(format!("api-{number}.sock"));
+        let mut command = Command::new(self.kubectl_path());
+        command.arg("--kubeconfig").arg(self.node(node).kubeconfig());
+        command.arg("proxy").arg("--unix-socket").arg(&socket);
+        let process = self.node(node).spawn(command)?;
+        wait_until("kubectl proxy", COMMAND_DEADLINE, || UnixStream::connect(&socket).ok())?;
+        Ok((process, Api::new(&socket)))
+    }
+
     /// Who has asked the API server for what.
     #[must_use]
     pub fn audit(&self) -> Audit {
@@ -208,6 +243,25 @@ impl Cluster {
     /// If there is no binary, or the node is switched off.
     pub fn agent(&self, node: &str, options: &[&str]) -> Result<ClusterAgent> {
         ClusterAgent::spawn(Arc::clone(self.find(node)), options)
+    }
+
+    /// Starts an endpoint on a node: a web server at [`ENDPOINT_PORT`] that answers with the node's name. It ends with
+    /// the node, or when it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// If this package's program is not built, or the node is switched off.
+    pub fn endpoint(&self, node: &str) -> Result<Process> {
+        let mut command = Command::new(paths::lab()?);
+        command.args(["serve", node, &ENDPOINT_PORT.to_string()]);
+        let process = self.node(node).spawn(command)?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ENDPOINT_PORT));
+        let ns = self.lab.node(node).ns();
+        wait_until(&format!("the endpoint on {node}"), COMMAND_DEADLINE, || {
+            ns.run(|| Ok(TcpStream::connect(address)?)).ok().map(|_| ())
+        })
+        .with_context(|| process.last_words())?;
+        Ok(process)
     }
 
     /// Cuts something. No effect if it is cut already.
@@ -269,56 +323,6 @@ impl Cluster {
         let index = usize::from(self.node(node).number - 1);
         self.relays.get(index).context("no relay")?.set(requests, responses);
         Ok(())
-    }
-
-    /// Switches a node off, as a power failure does: no process is left on it, and its links are down. Returns when
-    /// that began. What is cut stays cut.
-    ///
-    /// # Errors
-    ///
-    /// If a program of it cannot be waited for, or a link is gone.
-    pub fn crash(&self, name: &str) -> Result<BootTime> {
-        let start = BootTime::now();
-        self.node(name).machine.kill(|| {
-            self.set_carrier(&Cut::segment(name), "down")?;
-            self.set_carrier(&Cut::management(name), "down")
-        })?;
-        Ok(start)
-    }
-
-    /// Switches a node on again: new links with the old addresses, nothing in `/run` and in bpffs, no rules, and a
-    /// kube-proxy if there was one. Its agent is for the caller to start.
-    ///
-    /// # Errors
-    ///
-    /// If it is not switched off.
-    pub fn boot(&self, name: &str) -> Result<()> {
-        let (node, lab_node) = (self.find(name), self.lab.node(name));
-        self.control.ns.ip(&format!("link del {}", node.port()))?;
-        for nic in lab_node.nics() {
-            self.lab.delete_nic(lab_node, &nic.name)?;
-            self.lab.connect(lab_node, nic)?;
-        }
-        lab_node.ns().check(&["nft", "flush", "ruleset"])?;
-        self.connect(node)?;
-        for nic in lab_node.nics() {
-            lab_node.wait_usable(&nic.name)?;
-        }
-        node.machine.boot()?;
-        let cuts = self.cuts.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for cut in &cuts {
-            if matches!(cut, Cut::Management(cut) | Cut::Segment(cut) if cut == name) {
-                self.set_carrier(cut, "down")?;
-            }
-        }
-        match &self.proxies {
-            Some(proxies) => proxies.start(node),
-            None => Ok(()),
-        }
-    }
-
-    fn connect(&self, node: &ClusterNode) -> Result<()> {
-        node.connect(self.lab.node(&node.name), &self.control.ns, self.builder.nodes, self.lab.node("r"))
     }
 
     /// Forgets all earlier revisions in etcd, so that a watch from one of them fails (410 Gone) once the API server

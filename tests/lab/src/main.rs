@@ -1,11 +1,22 @@
-//! A lab to look around in: `cargo run -p responder-lab`, as root. It is gone when this is interrupted.
+//! A lab to look around in: `cargo run -p responder-lab`, as root; with the argument `cluster`, a cluster. It is gone
+//! when this is interrupted. With `serve NAME PORT`, a web server that says its name: an endpoint on a cluster's node.
 
-use std::process::Command;
+use std::{env, process::Command};
 
-use anyhow::Result;
-use responder_lab::Lab;
+use anyhow::{Context as _, Result, bail};
+use responder_lab::{Cluster, Lab, traffic};
 
 fn main() -> Result<()> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] => look_around(),
+        ["cluster"] => look_around_cluster(),
+        ["serve", name, port] => traffic::serve_web(name, port.parse().context("no port")?),
+        other => bail!("no arguments, cluster, or serve NAME PORT; not {other:?}"),
+    }
+}
+
+fn look_around() -> Result<()> {
     let lab = Lab::builder().build()?;
     // Something of every kind that must not be left behind.
     let mut sleep = Command::new("sleep");
@@ -15,6 +26,24 @@ fn main() -> Result<()> {
         println!("{}: nsenter --net={} ip address", node.name(), node.ns().path().display());
     }
     println!("ready {} {}; Ctrl-C to end", lab.name(), process.pid());
+    loop {
+        std::thread::park();
+    }
+}
+
+fn look_around_cluster() -> Result<()> {
+    let cluster = Cluster::builder().nodes(2).build()?;
+    let mut sleep = Command::new("sleep");
+    sleep.arg("infinity");
+    let process = cluster.node("n1").spawn(sleep)?;
+    println!(
+        "nsenter --net={} {} --kubeconfig {} get nodes",
+        cluster.management().path().display(),
+        cluster.kubectl_path().display(),
+        cluster.kubeconfig().display()
+    );
+    println!("n1: nsenter --all --target={}", process.pid());
+    println!("ready {} {}; Ctrl-C to end", cluster.lab().name(), process.pid());
     loop {
         std::thread::park();
     }

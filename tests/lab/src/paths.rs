@@ -29,13 +29,23 @@ pub fn responder() -> Result<PathBuf> {
     if let Some(path) = env::var_os("RESPONDER_BIN") {
         return Ok(path.into());
     }
+    beside("responder").context("build it with `cargo build -p responder-user`, or name it in RESPONDER_BIN")
+}
+
+/// This package's own program, in the same places.
+///
+/// # Errors
+///
+/// If it is not there; the message says how it gets there.
+pub(crate) fn lab() -> Result<PathBuf> {
+    beside("responder-lab").context("build it with `cargo build -p responder-lab`")
+}
+
+fn beside(name: &str) -> Result<PathBuf> {
     let exe = env::current_exe().context("the running program's path")?;
-    match exe.ancestors().skip(1).take(2).map(|dir| dir.join("responder")).find(|p| p.is_file()) {
+    match exe.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|p| p.is_file()) {
         Some(path) => Ok(path),
-        None => bail!(
-            "no `responder` beside {}: build it with `cargo build -p responder-user`, or name it in RESPONDER_BIN",
-            exe.display()
-        ),
+        None => bail!("no `{name}` beside {}", exe.display()),
     }
 }
 

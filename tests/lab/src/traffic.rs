@@ -1,5 +1,7 @@
 //! Servers that say whose they are, and clients that ask them: does a VIP's data flow, and to whom?
 
+mod web;
+
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -13,6 +15,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
+pub use self::web::{Conversation, Conversed, Exchange, serve_web};
 use crate::ns::NetNs;
 
 /// Answers every TCP connection to any address of this namespace at `port`, both families, with `name`, for ever.

@@ -1,4 +1,4 @@
-//! Requests to the API server with the administrator's rights.
+//! Requests to the API server without a program for each.
 
 use std::{
     os::unix::net::UnixStream,
@@ -11,19 +11,27 @@ use serde_json::Value;
 
 use super::http::exchange;
 
-/// How long one request may take.
+/// How long one request may take, unless told otherwise.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The API server as the administrator sees it, through `kubectl proxy`: no program is started for a request, and
-/// nothing limits their rate.
+/// The API server as somebody sees it, through a `kubectl proxy` that keeps its connection: no program is started for
+/// a request, and nothing limits their rate.
 #[derive(Clone, Debug)]
 pub struct Api {
     socket: PathBuf,
+    timeout: Duration,
 }
 
 impl Api {
     pub(super) fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned() }
+        Self { socket: socket.to_owned(), timeout: TIMEOUT }
+    }
+
+    /// With another limit (default: half a minute) for how long one request may take.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
     }
 
     /// A request; `kind` is the media type of `body`. Returns the status code and the JSON of the answer (null if it
@@ -31,10 +39,10 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// If there is no answer within half a minute; not if the answer is a refusal.
+    /// If there is no answer in time; not if the answer is a refusal.
     pub fn request(&self, method: &str, path: &str, kind: &str, body: &str) -> Result<(u16, Value)> {
         let stream = UnixStream::connect(&self.socket).context("no `kubectl proxy`")?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_read_timeout(Some(self.timeout))?;
         let response = exchange(stream, (method, path), (kind, body))?;
         Ok((response.status, serde_json::from_str(&response.body).unwrap_or_default()))
     }

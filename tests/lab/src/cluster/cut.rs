@@ -87,8 +87,11 @@ pub(super) fn enforce(lab: &Lab, management: &NetNs, cuts: &BTreeSet<Cut>) -> Re
         };
         let address = management_v4(lab.host_number(name));
         if let Cut::Loss(_, per_cent) = cut {
-            writeln!(input, "ip saddr {address} numgen random mod 100 < {per_cent} drop")?;
-            writeln!(output, "ip daddr {address} numgen random mod 100 < {per_cent} drop")?;
+            // "Less than 100" is no condition that nft takes.
+            let some =
+                if *per_cent < 100 { format!("numgen random mod 100 < {per_cent} ") } else { String::new() };
+            writeln!(input, "ip saddr {address} {some}drop")?;
+            writeln!(output, "ip daddr {address} {some}drop")?;
             continue;
         }
         if !matches!(cut, Cut::Responses(_)) {

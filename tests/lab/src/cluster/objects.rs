@@ -312,7 +312,7 @@ impl Cluster {
     }
 
     /// Makes all tokens invalid that were written before, by replacing the agents' ServiceAccount. Agents fail until
-    /// [`Cluster::write_token`].
+    /// [`Cluster::write_token`]; a token that has been used is accepted for up to 10 s more (the API server's cache).
     ///
     /// # Errors
     ///
