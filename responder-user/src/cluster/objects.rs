@@ -67,14 +67,31 @@ pub enum ObjectChange {
     Node(Change<Node>),
 }
 
-/// Follows all three until the receiver is gone. Nothing is kept of the objects but their names.
-#[must_use]
-pub fn follow(line: &Arc<Line>) -> Receiver<ObjectChange> {
-    let (tell, receiver) = channel(WAITING);
-    spawn(line, "Services", all_namespaces, ObjectChange::Service, &tell);
-    spawn(line, "EndpointSlices", all_namespaces, ObjectChange::Slice, &tell);
-    spawn(line, "Nodes", everywhere, ObjectChange::Node, &tell);
-    receiver
+/// The watches of the objects.
+#[derive(Clone, Debug)]
+pub struct Objects {
+    restart: [Arc<Notify>; 3],
+}
+
+impl Objects {
+    /// Follows all three until the receiver is gone. Nothing is kept of the objects but their names.
+    #[must_use]
+    pub fn follow(line: &Arc<Line>) -> (Self, Receiver<ObjectChange>) {
+        let (tell, receiver) = channel(WAITING);
+        let restart = [
+            spawn(line, "Services", all_namespaces, ObjectChange::Service, &tell),
+            spawn(line, "EndpointSlices", all_namespaces, ObjectChange::Slice, &tell),
+            spawn(line, "Nodes", everywhere, ObjectChange::Node, &tell),
+        ];
+        (Self { restart }, receiver)
+    }
+
+    /// Begins anew, with lists: where etcd's data are older than they were, a watch waits for ever.
+    pub fn restart(&self) {
+        for restart in &self.restart {
+            restart.notify_one();
+        }
+    }
 }
 
 fn all_namespaces<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(client: Client) -> Api<K> {
@@ -91,13 +108,22 @@ fn spawn<K>(
     api: fn(Client) -> Api<K>,
     wrap: fn(Change<K>) -> ObjectChange,
     tell: &Sender<ObjectChange>,
-) where
+) -> Arc<Notify>
+where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
     let restart = Arc::new(Notify::new());
-    let followed = Followed { what, line: Arc::clone(line), api, labels: None, page: Some(PAGE), restart };
+    let followed = Followed {
+        what,
+        line: Arc::clone(line),
+        api,
+        labels: None,
+        page: Some(PAGE),
+        restart: Arc::clone(&restart),
+    };
     let sink = ObjectSink { wrap, tell: tell.clone(), there: BTreeSet::new(), unlisted: BTreeSet::new() };
     tokio::spawn(followed.run(sink));
+    restart
 }
 
 struct ObjectSink<K> {
@@ -145,6 +171,6 @@ impl<K: Resource> ObjectSink<K> {
     }
 
     async fn send(&self, change: Change<K>) -> Result<(), Gone> {
-        self.tell.send((self.wrap)(change)).await.map_err(|_| Gone)
+        self.tell.send((self.wrap)(change)).await.map_err(|_closed| Gone)
     }
 }

@@ -228,12 +228,13 @@ fn recreated(leases: &[Lease], namespace: &str, claims: NonZeroU16) -> Result<Re
     }
     let held: BTreeSet<NonZeroU16> =
         counts.iter().filter(|(_, held)| **held).map(|(count, _)| *count).collect();
-    let known = if held.is_empty() { counts.into_keys().collect() } else { held };
-    let claims = match (known.first(), known.len()) {
-        (Some(only), 1) => *only,
-        // Several counts, all free: what this agent is told is as good as any.
-        _ if known.len() > 1 && leases.iter().any(|lease| is_claim(lease) && !is_free(lease)) => {
-            return Err(RecordError::Ambiguous { namespace: namespace.to_owned(), counts: known });
+    let free = counts.into_keys();
+    // Several counts, but nothing held: what this agent is told is as good as any.
+    let known = if held.is_empty() { free.collect() } else { held.clone() };
+    let claims = match (known.len(), known.first()) {
+        (1, Some(only)) => *only,
+        _ if held.len() > 1 => {
+            return Err(RecordError::Ambiguous { namespace: namespace.to_owned(), counts: held });
         }
         _ => claims,
     };
@@ -249,10 +250,6 @@ fn others(leases: &[Lease], count: NonZeroU16) -> Vec<String> {
     leases.iter().filter(other).filter_map(|lease| lease.metadata.name.clone()).collect()
 }
 
-fn is_claim(lease: &Lease) -> bool {
-    matches!(lease.metadata.name.as_deref().and_then(Named::parse), Some(Named::Claim { .. }))
-}
-
 /// Whether nobody holds anything by this claim. What cannot be understood may be held.
 fn is_free(lease: &Lease) -> bool {
     match lease.metadata.name.as_deref().and_then(Named::parse) {
@@ -262,5 +259,73 @@ fn is_free(lease: &Lease) -> bool {
             Seen::Bad(_) => false,
         },
         Some(Named::Session(_) | Named::Cluster) | None => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use responder_leadership::{
+        id::SessionId,
+        lease::{Claim, Content, Fitness, Reach, Session},
+    };
+
+    use super::*;
+
+    fn count(count: u16) -> NonZeroU16 {
+        NonZeroU16::new(count).unwrap()
+    }
+
+    fn claim(claims: u16, group: u16, holder: Option<&str>) -> Lease {
+        let named = Named::Claim { claims: count(claims), group };
+        let holder: Option<SessionId> = holder.map(|holder| holder.parse().unwrap());
+        let written = ("n1/1".parse().unwrap(), 1);
+        let claim = Claim { holder, exceptions: BTreeMap::new(), written };
+        codec::encode(&named, &Content::Claim(claim), None, Timestamp::UNIX_EPOCH).unwrap()
+    }
+
+    fn session(seconds: u64) -> Lease {
+        let session = Session {
+            id: "n1/1".parse().unwrap(),
+            state: SessionState::Live,
+            duration: Duration::from_secs(seconds),
+            renewal: 1,
+            datapath: String::new(),
+            fitness: Fitness::Fit,
+            reach: Reach::Any,
+        };
+        let named = Named::Session("n1".into());
+        codec::encode(&named, &Content::Session(session), None, Timestamp::UNIX_EPOCH).unwrap()
+    }
+
+    fn broken(mut lease: Lease) -> Lease {
+        lease.spec.as_mut().unwrap().holder_identity = Some("nonsense".to_owned());
+        lease
+    }
+
+    #[test]
+    fn a_lost_record_is_made_from_what_there_is() {
+        let recreated = |leases: &[Lease]| recreated(leases, "ns", count(16)).map(|r| (r.claims, r.longest));
+        let ok = |claims, seconds| (count(claims), Duration::from_secs(seconds));
+        assert_eq!(recreated(&[]).unwrap(), ok(16, 0));
+        assert_eq!(recreated(&[claim(8, 1, None), session(7)]).unwrap(), ok(8, 7));
+        assert_eq!(recreated(&[broken(session(7))]).unwrap(), ok(16, 60));
+        assert_eq!(recreated(&[claim(8, 1, None), claim(4, 1, Some("n1/1"))]).unwrap(), ok(4, 0));
+        assert_eq!(recreated(&[claim(8, 1, None), claim(4, 1, None)]).unwrap(), ok(16, 0));
+        let error =
+            recreated(&[claim(8, 1, Some("n1/1")), broken(claim(4, 1, None))]).unwrap_err().to_string();
+        assert!(error.contains("{4, 8}"), "{error}");
+    }
+
+    #[test]
+    fn claims_of_another_count_are_named_unless_they_are_free() {
+        let leases = [
+            claim(16, 1, Some("n1/1")),
+            claim(8, 1, None),
+            claim(8, 2, Some("n1/1")),
+            broken(claim(8, 3, None)),
+            session(3),
+        ];
+        assert_eq!(others(&leases, count(16)), ["claim-8-2", "claim-8-3"]);
+        assert_eq!(others(&leases, count(8)), ["claim-16-01"]);
     }
 }

@@ -59,12 +59,9 @@ impl Writer {
         Self { lines, leases, claims, timeout: times.request_timeout(), known, tell }
     }
 
-    /// Begins to do an effect that is for the API server, in a task of its own.
-    ///
-    /// # Errors
-    ///
-    /// With the effect, if it is for somebody else.
-    pub fn start(&self, effect: Effect) -> Result<(), Effect> {
+    /// Begins to do an effect that is for the API server, in a task of its own. Others are given back.
+    #[must_use]
+    pub fn start(&self, effect: Effect) -> Option<Effect> {
         let writer = self.clone();
         match effect {
             Effect::Write { id, object, base, content, renewal } => {
@@ -81,9 +78,9 @@ impl Writer {
             | Effect::Deadline(_)
             | Effect::DeadlineAtMost(_)
             | Effect::Tell(_)
-            | Effect::Finished => return Err(effect),
+            | Effect::Finished => return Some(effect),
         }
-        Ok(())
+        None
     }
 
     fn tell(&self, event: Event) {
