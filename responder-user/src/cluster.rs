@@ -25,4 +25,6 @@ pub mod names;
 pub mod objects;
 mod outcome;
 pub mod record;
+#[cfg(test)]
+mod scripted;
 pub mod writes;

@@ -1,5 +1,8 @@
 //! A list and the watch after it, for ever.
 
+#[cfg(test)]
+mod tests;
+
 use std::{fmt::Debug, future::Future, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
@@ -12,7 +15,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
-use super::client::Line;
+use super::client::{Line, text};
 use crate::net::boot;
 
 /// A page of a list must have come by then, and a watch must have begun.
@@ -237,7 +240,7 @@ fn end_of(error: kube::Error) -> End {
     if let kube::Error::Api(status) = &error {
         return end_of_status(status);
     }
-    failed(error.to_string())
+    failed(text(&error))
 }
 
 fn end_of_status(status: &Status) -> End {

@@ -19,7 +19,7 @@ use responder_leadership::{
 };
 
 use super::{
-    client::Line,
+    client::{Line, text},
     codec::{self, EncodeError, Record, Request},
     names::{BadVersion, KIND, Named, version},
 };
@@ -165,15 +165,16 @@ async fn change(
     for _ in 0..ATTEMPTS {
         let (client, number) = line.client();
         let api = Api::<Lease>::namespaced(client, namespace);
-        let in_time = |what: &'static str, error: Option<kube::Error>| {
+        // Whatever was in the way, the next call takes another connection, and credentials as they are then.
+        let unanswered = |what: &'static str, error: Option<kube::Error>| {
             line.replace(number);
-            failed(what, error.map_or_else(|| format!("no answer within {ANSWER:?}"), |e| e.to_string()))
+            failed(what, error.map_or_else(|| format!("no answer within {ANSWER:?}"), |error| text(&error)))
         };
         let params = ListParams::default().labels(KIND);
         let leases = match tokio::time::timeout(ANSWER, api.list(&params)).await {
             Ok(Ok(list)) => list.items,
-            Ok(Err(error)) => return Err(in_time("read", Some(error))),
-            Err(_) => return Err(in_time("read", None)),
+            Ok(Err(error)) => return Err(unanswered("read", Some(error))),
+            Err(_) => return Err(unanswered("read", None)),
         };
         let name = Named::Cluster.name();
         let old = leases.iter().find(|lease| lease.metadata.name.as_ref() == Some(&name));
@@ -201,9 +202,9 @@ async fn change(
         match written.await {
             Ok(Ok(lease)) => return Ok((record, version(&lease.metadata)?)),
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => {} // somebody else came first
-            Ok(Err(error)) => return Err(in_time("written", Some(error))),
+            Ok(Err(error)) => return Err(unanswered("written", Some(error))),
             // It may have been written: the next call will see.
-            Err(_) => return Err(in_time("written", None)),
+            Err(_) => return Err(unanswered("written", None)),
         }
     }
     Err(RecordError::Contended { namespace: namespace.to_owned() })

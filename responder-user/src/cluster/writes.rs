@@ -1,5 +1,8 @@
 //! The machine's writes and reads.
 
+#[cfg(test)]
+mod tests;
+
 use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
 use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
@@ -18,7 +21,7 @@ use responder_leadership::{
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
-    client::{Line, Lines},
+    client::{Line, Lines, text},
     codec,
     known::Known,
     leases::Arrival,
@@ -166,7 +169,7 @@ impl Writer {
         });
         let result = match answer.await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(error.to_string()),
+            Ok(Err(error)) => Err(text(&error)),
             Err(_) => Err(format!("no answer within {:?}", self.timeout)),
         };
         // What did not answer is not asked again, and a token that is not valid any more is read again.
