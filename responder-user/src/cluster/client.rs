@@ -35,6 +35,8 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// … so many times.
 const KEEPALIVE_RETRIES: u32 = 5;
+/// An idle connection is closed after this, before the API server does it (90 s) just when a request is sent.
+const IDLE: Duration = Duration::from_secs(60);
 /// What is sent must be acknowledged by then.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 
@@ -250,8 +252,10 @@ fn build(config: &Config) -> Result<Client, kube::Error> {
     connector.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
     let connector = config.rustls_https_connector_with_connector(connector)?;
     // What is sent again by itself was not begun before (its connection had been closed).
-    let http: legacy::Client<_, Body> =
-        legacy::Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
+    let http: legacy::Client<_, Body> = legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .build(connector);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)

@@ -1,9 +1,9 @@
 //! The Leases of all agents as events for the machine.
 
-use std::{collections::BTreeSet, num::NonZeroU16, sync::Arc};
+use std::{collections::BTreeSet, num::NonZeroU16, sync::Arc, time::Duration};
 
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::Api;
+use kube::{Api, api::ListParams};
 use responder_leadership::{
     event::{Event, Via},
     id::Version,
@@ -12,12 +12,15 @@ use responder_leadership::{
 use tokio::sync::{Notify, mpsc::UnboundedSender};
 
 use super::{
-    client::Line,
+    client::{Line, text},
     codec::{self, Record},
     follow::{Followed, Gone, Sink, Step},
     known::Known,
     names::{BadVersion, KIND, Named, parse_version},
 };
+
+/// A list that is asked for once must have come by then.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// What comes from the API server.
 #[derive(Clone, PartialEq, Debug)]
@@ -70,6 +73,24 @@ impl Leases {
     pub fn restart(&self) {
         self.restart.notify_one();
     }
+}
+
+/// All our Leases in `namespace`, as they are now; or why they cannot be had.
+///
+/// # Errors
+///
+/// If the API server does not answer within 10 s, or refuses.
+pub async fn list(line: &Line, namespace: &str) -> Result<Vec<Lease>, String> {
+    let (client, number) = line.client();
+    let api = Api::<Lease>::namespaced(client, namespace);
+    let result = match tokio::time::timeout(ANSWER, api.list(&ListParams::default().labels(KIND))).await {
+        Ok(Ok(list)) => return Ok(list.items),
+        Ok(Err(error)) => Err(text(&error)),
+        Err(_) => Err(format!("no answer within {ANSWER:?}")),
+    };
+    // Whatever was in the way, the next call takes another connection, and credentials as they are then.
+    line.replace(number);
+    result
 }
 
 /// Tells what the Leases say.
@@ -178,7 +199,7 @@ mod tests {
     }
 
     fn synced(version: &str) -> Step<Lease> {
-        Step::Synced { began: std::time::Duration::from_secs(1), version: version.to_owned() }
+        Step::Synced { began: Duration::from_secs(1), version: version.to_owned() }
     }
 
     /// What was told, short: names, versions, and whether it is there.

@@ -8,10 +8,7 @@ use std::{
 };
 
 use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
-use kube::{
-    Api,
-    api::{ListParams, PostParams},
-};
+use kube::{Api, api::PostParams};
 use responder_leadership::{
     id::Version,
     lease::{Seen, SessionState},
@@ -21,7 +18,8 @@ use responder_leadership::{
 use super::{
     client::{Line, text},
     codec::{self, EncodeError, Record, Request},
-    names::{BadVersion, KIND, Named, version},
+    leases,
+    names::{BadVersion, Named, version},
 };
 
 /// A request for the record must be answered by then.
@@ -165,17 +163,14 @@ async fn change(
     for _ in 0..ATTEMPTS {
         let (client, number) = line.client();
         let api = Api::<Lease>::namespaced(client, namespace);
-        // Whatever was in the way, the next call takes another connection, and credentials as they are then.
-        let unanswered = |what: &'static str, error: Option<kube::Error>| {
+        let unanswered = |error: Option<kube::Error>| {
             line.replace(number);
-            failed(what, error.map_or_else(|| format!("no answer within {ANSWER:?}"), |error| text(&error)))
+            failed(
+                "written",
+                error.map_or_else(|| format!("no answer within {ANSWER:?}"), |error| text(&error)),
+            )
         };
-        let params = ListParams::default().labels(KIND);
-        let leases = match tokio::time::timeout(ANSWER, api.list(&params)).await {
-            Ok(Ok(list)) => list.items,
-            Ok(Err(error)) => return Err(unanswered("read", Some(error))),
-            Err(_) => return Err(unanswered("read", None)),
-        };
+        let leases = leases::list(line, namespace).await.map_err(|reason| failed("read", reason))?;
         let name = Named::Cluster.name();
         let old = leases.iter().find(|lease| lease.metadata.name.as_ref() == Some(&name));
         let before = match old.map(codec::decode_record) {
@@ -202,9 +197,9 @@ async fn change(
         match written.await {
             Ok(Ok(lease)) => return Ok((record, version(&lease.metadata)?)),
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => {} // somebody else came first
-            Ok(Err(error)) => return Err(unanswered("written", Some(error))),
+            Ok(Err(error)) => return Err(unanswered(Some(error))),
             // It may have been written: the next call will see.
-            Err(_) => return Err(unanswered("written", None)),
+            Err(_) => return Err(unanswered(None)),
         }
     }
     Err(RecordError::Contended { namespace: namespace.to_owned() })
