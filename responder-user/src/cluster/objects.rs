@@ -11,10 +11,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
-use tokio::sync::{
-    Notify,
-    mpsc::{Receiver, Sender, channel},
-};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::{
     client::Line,
@@ -67,31 +64,14 @@ pub enum ObjectChange {
     Node(Change<Node>),
 }
 
-/// The watches of the objects.
-#[derive(Clone, Debug)]
-pub struct Objects {
-    restart: [Arc<Notify>; 3],
-}
-
-impl Objects {
-    /// Follows all three until the receiver is gone. Nothing is kept of the objects but their names.
-    #[must_use]
-    pub fn follow(line: &Arc<Line>) -> (Self, Receiver<ObjectChange>) {
-        let (tell, receiver) = channel(WAITING);
-        let restart = [
-            spawn(line, "Services", all_namespaces, ObjectChange::Service, &tell),
-            spawn(line, "EndpointSlices", all_namespaces, ObjectChange::Slice, &tell),
-            spawn(line, "Nodes", everywhere, ObjectChange::Node, &tell),
-        ];
-        (Self { restart }, receiver)
-    }
-
-    /// Begins anew, with lists: where etcd's data are older than they were, a watch waits for ever.
-    pub fn restart(&self) {
-        for restart in &self.restart {
-            restart.notify_one();
-        }
-    }
+/// Follows all three until the receiver is gone. Nothing is kept of the objects but their names.
+#[must_use]
+pub fn follow(line: &Arc<Line>) -> Receiver<ObjectChange> {
+    let (tell, receiver) = channel(WAITING);
+    spawn(line, "Services", all_namespaces, ObjectChange::Service, &tell);
+    spawn(line, "EndpointSlices", all_namespaces, ObjectChange::Slice, &tell);
+    spawn(line, "Nodes", everywhere, ObjectChange::Node, &tell);
+    receiver
 }
 
 fn all_namespaces<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(client: Client) -> Api<K> {
@@ -108,22 +88,19 @@ fn spawn<K>(
     api: fn(Client) -> Api<K>,
     wrap: fn(Change<K>) -> ObjectChange,
     tell: &Sender<ObjectChange>,
-) -> Arc<Notify>
-where
+) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
-    let restart = Arc::new(Notify::new());
     let followed = Followed {
         what,
         line: Arc::clone(line),
         api,
         labels: None,
         page: Some(PAGE),
-        restart: Arc::clone(&restart),
+        restart: Arc::default(),
     };
     let sink = ObjectSink { wrap, tell: tell.clone(), there: BTreeSet::new(), unlisted: BTreeSet::new() };
     tokio::spawn(followed.run(sink));
-    restart
 }
 
 struct ObjectSink<K> {
