@@ -100,8 +100,8 @@ impl Agent {
             }
             Effect::Write { .. } | Effect::Read { .. } => {
                 let player = self.cluster().and_then(|cluster| cluster.player.as_ref());
-                let refused = player.map(|player| player.writer.start(effect));
-                debug_assert!(!matches!(refused, Some(Err(_))), "all writes and reads are the writer's");
+                let left = player.and_then(|player| player.writer.start(effect));
+                debug_assert!(left.is_none(), "all writes and reads are the writer's");
             }
             Effect::Tell(note) => {
                 if note == Note::WatchStale
