@@ -1,5 +1,7 @@
 //! The cluster itself, tried with requests in the agents' place.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
 use std::{
     fs,
     net::{IpAddr, SocketAddr},
