@@ -52,7 +52,7 @@ impl Agent {
         let Some(cluster) = self.cluster_mut() else {
             return;
         };
-        let before = std::mem::replace(&mut cluster.surroundings, Some(news.clone()));
+        let before = cluster.surroundings.replace(news.clone());
         for (index, event) in news.into_iter().enumerate() {
             if before.as_ref().and_then(|before| before.get(index)) != Some(&event) {
                 self.play(event);
