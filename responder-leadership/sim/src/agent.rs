@@ -268,6 +268,9 @@ impl World {
     }
 
     fn note(&mut self, host: usize, note: &Note) {
+        if *note == Note::WatchStale {
+            self.break_watch(host);
+        }
         if let Note::SessionStarted { incarnation } | Note::SessionAdopted { incarnation } = note
             && let Some(maps) = &mut self.hosts[host].maps
         {

@@ -71,7 +71,7 @@ pub(crate) struct Agent {
     pub(crate) effects: VecDeque<Effect>,
     /// What came in the meantime, and whether it came by the watch.
     pub(crate) backlog: VecDeque<(Event, bool)>,
-    /// What the watch has told, and at which version last.
+    /// What is known of each Lease by whatever way: the latest version.
     pub(crate) told: BTreeMap<Object, Version>,
     pub(crate) watch: Watch,
     /// The instant of the next [`Event::Tick`] that is scheduled.

@@ -52,7 +52,8 @@ impl World {
             }
             Fault::BreakWatch => self.break_watch(host),
             Fault::SlowApi => {
-                self.hosts[host].ways.slow = self.rng.within(0, long * 2);
+                let slow = *self.rng.pick(&[long / 10, long / 5, long * 2]);
+                self.hosts[host].ways.slow = self.rng.within(0, slow);
                 self.after(span, Next::Heal { host, fault });
             }
             Fault::SlowWatch => {

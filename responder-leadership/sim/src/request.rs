@@ -3,7 +3,7 @@
 use responder_leadership::{
     event::{Event, Outcome, Via},
     id::{Object, Version},
-    lease::Content,
+    lease::{Content, Seen},
 };
 
 use crate::{
@@ -167,7 +167,10 @@ impl World {
                 self.judge_stored(host, &object);
                 self.spread();
             }
-            Answer::Same(_) => self.tally.count("write: without a change"),
+            Answer::Same(_) => {
+                let what = format!("{} is written without a change: that stops no late write", request.object);
+                self.violated(what);
+            }
             Answer::Conflict => self.judge_refused(),
         }
         answer
@@ -203,8 +206,20 @@ impl World {
         let request = &mut self.requests[number];
         request.over = true;
         let host = request.host;
-        if self.hosts[host].generation == request.generation {
-            self.offer(host, event, false);
+        if self.hosts[host].generation != request.generation {
+            return;
         }
+        let version = match &event {
+            Event::Written { outcome: Outcome::Done(version), .. } => Some(*version),
+            Event::Session { version, seen: Seen::Good(_) | Seen::Bad(_), .. } => Some(*version),
+            Event::Claim { version, seen: Seen::Good(_) | Seen::Bad(_), .. } => Some(*version),
+            _ => None,
+        };
+        let object = request.object.clone();
+        if let (Some(version), Some(agent)) = (version, &mut self.hosts[host].agent) {
+            let known = agent.told.entry(object).or_default();
+            *known = version.max(*known);
+        }
+        self.offer(host, event, false);
     }
 }

@@ -103,7 +103,6 @@ pub(crate) const EVERYTHING: &[&str] = &[
     "note: took a free group",
     "note: received a group",
     "note: handed over",
-    "note: set free",
     "note: excepted",
     "note: took an exception back",
     "note: group lost",
@@ -112,7 +111,6 @@ pub(crate) const EVERYTHING: &[&str] = &[
     "note: move refused",
     "write: landed late",
     "write: of a dead agent",
-    "write: without a change",
 ];
 
 pub(crate) fn event(event: &Event) -> &'static str {
@@ -174,8 +172,7 @@ fn note(note: &Note) -> &'static str {
         Note::Took { from: Some(_), .. } => "note: took a group of the dead",
         Note::Took { from: None, .. } => "note: took a free group",
         Note::Received { .. } => "note: received a group",
-        Note::HandedOver { to: Some(_), .. } => "note: handed over",
-        Note::HandedOver { to: None, .. } => "note: set free",
+        Note::HandedOver { .. } => "note: handed over",
         Note::Excepted { vips, .. } if vips.values().any(Option::is_none) => "note: took an exception back",
         Note::Excepted { .. } => "note: excepted",
         Note::GroupLost { .. } => "note: group lost",
