@@ -10,6 +10,7 @@ mod leftovers;
 mod lint;
 mod object;
 mod root;
+mod sim;
 mod sources;
 mod step;
 mod test;
@@ -39,6 +40,7 @@ enum Command {
     VerifyEbpf(ebpf::VerifyArguments),
     Test(test::Arguments),
     Bench(bench::Arguments),
+    Sim(sim::Arguments),
     Lint(lint::Arguments),
 }
 
@@ -60,6 +62,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::VerifyEbpf(arguments) => ebpf::verify(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Sim(arguments) => sim::run(&arguments),
         Command::Lint(arguments) => lint::run(&arguments),
     }
 }

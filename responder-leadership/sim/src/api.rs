@@ -9,7 +9,7 @@ use responder_leadership::{
 };
 
 /// What is stored under a Lease's name.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Stored {
     Good(Content),
     /// What nobody can understand.
@@ -17,7 +17,7 @@ pub(crate) enum Stored {
 }
 
 /// A change of an object.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Change {
     pub(crate) version: Version,
     pub(crate) object: Object,
@@ -37,7 +37,7 @@ pub(crate) enum Answer {
 }
 
 /// The store. Its version grows with every change of any object.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Api {
     version: u64,
     objects: BTreeMap<Object, (Version, Arc<Stored>)>,
@@ -98,6 +98,11 @@ impl Api {
 
     pub(crate) fn objects(&self) -> impl Iterator<Item = (&Object, &Stored)> {
         self.objects.iter().map(|(object, (_, stored))| (object, &**stored))
+    }
+
+    /// Forgets the changes, which all have seen.
+    pub(crate) fn forget(&mut self) {
+        self.log.clear();
     }
 
     pub(crate) fn log(&self) -> &[Change] {

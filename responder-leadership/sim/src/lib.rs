@@ -6,6 +6,7 @@
 mod agent;
 mod api;
 mod clock;
+pub mod exhaustive;
 mod fault;
 mod host;
 mod inject;

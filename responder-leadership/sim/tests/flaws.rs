@@ -2,7 +2,11 @@
 #![cfg(feature = "flaws")]
 
 use responder_leadership::flaw::Flaw;
-use responder_sim::{Fault, Faults, How, Profile, run};
+use responder_sim::{
+    Fault, Faults, How, Profile,
+    exhaustive::{Bounds, explore},
+    run,
+};
 
 /// What brings a flaw to light soon, and within how many schedules it must.
 fn profile(flaw: Flaw) -> (Profile, u64) {
@@ -65,5 +69,22 @@ fn without_a_flaw_the_same_schedules_are_good() {
             let violation = run(seed, &profile, How::default()).violation;
             assert!(violation.is_none(), "schedules for {flaw:?}, seed {seed}: {violation:?}");
         }
+    }
+}
+
+/// What one fault or two in a small cluster bring to light.
+#[test]
+fn flaws_are_found_in_small_clusters() {
+    let one = Bounds::of(2, 1, 1);
+    for (flaw, bounds) in [
+        (Flaw::TakeWithoutRevoke, one),
+        (Flaw::MissingIsDead, Bounds { deletions: true, ..one }),
+        (Flaw::TakeUnclearAtOnce, Bounds { deletions: true, ..Bounds::of(2, 1, 2) }),
+        (Flaw::ResumeAtOnce, Bounds::of(2, 1, 2)),
+        (Flaw::ForgetExceptions, Bounds::of(3, 1, 1)),
+    ] {
+        let found = explore(Bounds { flaw: Some(flaw), ..bounds }, 2);
+        println!("{flaw:?}: {} states, {:?}", found.states, found.violation.as_ref().map(|v| v.lines().count()));
+        assert!(found.violation.is_some(), "{flaw:?} was not found in {bounds}: {} states", found.states);
     }
 }
