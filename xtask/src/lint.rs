@@ -70,9 +70,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         let private = ["--no-deps", "--document-private-items"];
         execute(cargo().arg("doc").args(host).args(private).env("RUSTDOCFLAGS", "-D warnings"))
     });
+    check(&mut total, "no planted faults in the agent", no_flaws);
     dependencies(&mut total, arguments.install);
     println!("{total}");
     Ok(if total.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whoever builds the agent must not get what lets tests plant faults into its decisions.
+fn no_flaws() -> Result<()> {
+    let output = cargo().args(["tree", "--edges", "features", "--package", "responder-user"]).output()?;
+    let tree = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() || !tree.contains("responder-leadership") {
+        bail!("`cargo tree` does not show that the agent has the leadership machine: {}", output.status);
+    }
+    match tree.lines().find(|line| line.contains("\"flaws\"")) {
+        Some(line) => bail!("responder-user is built with {}", line.trim()),
+        None => Ok(()),
+    }
 }
 
 /// Licences, sources and duplicates of the dependencies, and advisories about them.

@@ -124,7 +124,17 @@ impl Run<'_> {
         for program in programs.iter().filter(|program| !is_privileged(program)) {
             self.program(program, false)?;
         }
+        self.flaws()?;
         self.documentation()
+    }
+
+    /// Plants faults into the leadership machine, in a build of its own.
+    fn flaws(&mut self) -> Result<()> {
+        let arguments = ["--package", "responder-sim", "--features", "flaws", "--test", "flaws"];
+        for program in step("build with planted faults", || build::tests(&arguments))? {
+            self.program(&program, false)?;
+        }
+        Ok(())
     }
 
     fn everything(&mut self, consent: Consent) -> Result<()> {
@@ -147,6 +157,7 @@ impl Run<'_> {
         for program in programs.iter().filter(|program| !is_privileged(program)) {
             self.program(program, false)?;
         }
+        self.flaws()?;
         self.documentation()?;
         for kind in [Kind::Rustup, Kind::Debian] {
             self.toolchain(kind, consent)?;

@@ -102,15 +102,14 @@ impl World {
     pub(crate) fn heal(&mut self, host: usize, fault: Fault) {
         self.say(Some(host), || format!("{fault:?} is over"));
         let ways = &mut self.hosts[host].ways;
-        match fault {
-            Fault::SlowApi => ways.slow = 0,
-            Fault::SlowWatch => ways.lag = 0,
-            Fault::CutOut => ways.requests = false,
-            _ => {
-                ways.requests &= fault == Fault::CutWatch || fault == Fault::CutBack;
-                ways.responses &= fault == Fault::CutWatch;
-                ways.watch = false;
-            }
+        let is = |faults: &[Fault]| faults.contains(&fault);
+        ways.requests &= !is(&[Fault::Cut, Fault::CutOut]);
+        ways.responses &= !is(&[Fault::Cut, Fault::CutBack]);
+        ways.watch &= !is(&[Fault::Cut, Fault::CutBack, Fault::CutWatch]);
+        if fault == Fault::SlowApi {
+            ways.slow = 0;
+        } else if fault == Fault::SlowWatch {
+            ways.lag = 0;
         }
         if self.hosts[host].ways.watch {
             return;
@@ -182,13 +181,14 @@ impl World {
         }
         let object = self.rng.pick(&objects).clone();
         self.say(None, || format!("{fault:?}: {object}"));
-        match fault {
-            Fault::EditClaim | Fault::EditSession => {
-                self.api.put(object, Stored::Bad("edited by hand"));
-            }
-            Fault::DeleteClaim | Fault::DeleteSession => self.api.delete(&object),
-            Fault::DeleteAll => objects.iter().for_each(|object| self.api.delete(object)),
-            _ => self.api.touch(&object),
+        if matches!(fault, Fault::EditClaim | Fault::EditSession) {
+            self.api.put(object, Stored::Bad("edited by hand"));
+        } else if matches!(fault, Fault::DeleteClaim | Fault::DeleteSession) {
+            self.api.delete(&object);
+        } else if fault == Fault::DeleteAll {
+            objects.iter().for_each(|object| self.api.delete(object));
+        } else {
+            self.api.touch(&object);
         }
         self.spread();
     }

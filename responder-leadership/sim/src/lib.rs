@@ -11,6 +11,7 @@ mod fault;
 mod host;
 mod inject;
 mod judge;
+mod pace;
 mod phase;
 mod request;
 mod rng;
@@ -48,6 +49,18 @@ pub struct How {
     /// A fault in all machines.
     #[cfg(feature = "flaws")]
     pub flaw: Option<responder_leadership::flaw::Flaw>,
+}
+
+impl How {
+    /// Everything is printed.
+    #[must_use]
+    pub const fn traced() -> Self {
+        Self {
+            trace: true,
+            #[cfg(feature = "flaws")]
+            flaw: None,
+        }
+    }
 }
 
 /// Plays the schedule of a seed.

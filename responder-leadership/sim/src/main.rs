@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     let good = if arguments.exhaustive {
         explore(jobs)
     } else if arguments.trace {
-        run(arguments.seed, &Profile::ALL, How { trace: true, ..How::default() }).violation.is_none()
+        run(arguments.seed, &Profile::ALL, How::traced()).violation.is_none()
     } else {
         simulate(&arguments, jobs)
     };
@@ -95,7 +95,11 @@ fn simulate(arguments: &Arguments, jobs: usize) -> bool {
             if told.elapsed() > Duration::from_secs(10) {
                 told = Instant::now();
                 let done = next.load(Ordering::Relaxed).min(arguments.schedules);
-                show(&format!("{done} of {} schedules in {} s", arguments.schedules, began.elapsed().as_secs()));
+                show(&format!(
+                    "{done} of {} schedules in {} s",
+                    arguments.schedules,
+                    began.elapsed().as_secs()
+                ));
             }
         }
     });

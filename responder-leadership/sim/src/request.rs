@@ -211,17 +211,24 @@ impl World {
         if self.hosts[host].generation != request.generation {
             return;
         }
-        let version = match &event {
-            Event::Written { outcome: Outcome::Done(version), .. } => Some(*version),
-            Event::Session { version, seen: Seen::Good(_) | Seen::Bad(_), .. } => Some(*version),
-            Event::Claim { version, seen: Seen::Good(_) | Seen::Bad(_), .. } => Some(*version),
-            _ => None,
-        };
+        let version = version_of(&event);
         let object = request.object.clone();
         if let (Some(version), Some(agent)) = (version, &mut self.hosts[host].agent) {
             let known = agent.told.entry(object).or_default();
             *known = version.max(*known);
         }
         self.offer(host, event, false);
+    }
+}
+
+/// The version of an object that somebody knows of who is told this.
+fn version_of(event: &Event) -> Option<Version> {
+    if let Event::Written { outcome: Outcome::Done(version), .. }
+    | Event::Session { version, seen: Seen::Good(_) | Seen::Bad(_), .. }
+    | Event::Claim { version, seen: Seen::Good(_) | Seen::Bad(_), .. } = event
+    {
+        Some(*version)
+    } else {
+        None
     }
 }

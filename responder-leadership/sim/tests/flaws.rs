@@ -84,7 +84,11 @@ fn flaws_are_found_in_small_clusters() {
         (Flaw::ForgetExceptions, Bounds::of(3, 1, 1)),
     ] {
         let found = explore(Bounds { flaw: Some(flaw), ..bounds }, 2);
-        println!("{flaw:?}: {} states, {:?}", found.states, found.violation.as_ref().map(|v| v.lines().count()));
+        println!(
+            "{flaw:?}: {} states, {:?}",
+            found.states,
+            found.violation.as_ref().map(|v| v.lines().count())
+        );
         assert!(found.violation.is_some(), "{flaw:?} was not found in {bounds}: {} states", found.states);
     }
 }

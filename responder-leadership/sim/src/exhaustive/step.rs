@@ -135,7 +135,10 @@ impl Cluster {
     fn wait(&mut self) -> bool {
         let awake = |n: &usize| !self.nodes[*n].paused;
         let nodes = 0..self.nodes.len();
-        let wakes = nodes.clone().filter(awake).filter_map(|n| Some((self.nodes[n].machine.as_ref()?.next_wake()?, n)));
+        let wakes = nodes
+            .clone()
+            .filter(awake)
+            .filter_map(|n| Some((self.nodes[n].machine.as_ref()?.next_wake()?, n)));
         let expiries = nodes.flat_map(|n| self.nodes[n].open.iter().map(move |(.., at)| (*at, n)));
         let wake = wakes.min();
         let expiry = expiries.min();
@@ -191,12 +194,13 @@ impl Cluster {
     /// Tells a response, unless it was given up.
     fn respond(&mut self, node: usize, event: Event) {
         let open = &mut self.nodes[node].open;
-        let found = open.iter().position(|(id, object, _)| match &event {
-            Event::Written { write, .. } => write == id,
-            Event::Session { node, .. } => *id == 0 && *object == Object::Session(node.clone()),
-            Event::Claim { group, .. } => *id == 0 && *object == Object::Claim(*group),
-            _ => false,
-        });
+        let answers = |id: u64, object: &Object| {
+            matches!(&event, Event::Written { write, .. } if *write == id)
+                || matches!(&event, Event::Session { node, .. } if *object == Object::Session(node.clone()))
+                || matches!(&event, Event::Claim { group, .. } if *object == Object::Claim(*group))
+        };
+        let read = !matches!(event, Event::Written { .. });
+        let found = open.iter().position(|(id, object, _)| answers(*id, object) && read == (*id == 0));
         if let Some(found) = found {
             open.remove(found);
             self.tell(node, event);
