@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     net::IpAddr,
     time::Duration,
 };
@@ -47,19 +48,40 @@ pub enum Reach {
 }
 
 impl Reach {
-    /// Whether `address` can be announced.
+    /// Whether `address` can be announced. Neither the network nor the broadcast address of an IPv4 prefix can.
     #[must_use]
     pub fn covers(&self, address: &IpAddr) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Prefixes(prefixes) => prefixes.iter().any(|prefix| prefix.contains(address)),
-        }
+        let prefixes = match self {
+            Self::Any => return true,
+            Self::Prefixes(prefixes) => prefixes.iter(),
+        };
+        let longest = prefixes.filter(|net| net.contains(address)).max_by_key(|net| net.prefix_len());
+        longest.is_some_and(|net| match net {
+            // RFC 3021: a prefix of 31 bits has neither.
+            IpNet::V4(net) if net.prefix_len() < 31 => {
+                *address != IpAddr::V4(net.network()) && *address != IpAddr::V4(net.broadcast())
+            }
+            IpNet::V4(_) | IpNet::V6(_) => true,
+        })
     }
 
     /// Whether nothing can be announced.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         matches!(self, Self::Prefixes(prefixes) if prefixes.is_empty())
+    }
+}
+
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("every address"),
+            Self::Prefixes(prefixes) if prefixes.is_empty() => f.write_str("nothing"),
+            Self::Prefixes(prefixes) => {
+                let list: Vec<_> = prefixes.iter().map(ToString::to_string).collect();
+                f.write_str(&list.join(", "))
+            }
+        }
     }
 }
 
@@ -125,6 +147,40 @@ impl<T> Seen<T> {
         match self {
             Self::Good(content) => Some(content),
             Self::Absent | Self::Bad(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn candidates_for_an_address() {
+        let prefixes = ["192.0.0.0/16", "192.0.2.0/24", "198.51.100.0/31", "2001:db8::/64"];
+        let some = Reach::Prefixes(prefixes.iter().map(|net| net.parse().unwrap()).collect());
+        for (ip, covered) in [
+            ("192.0.2.1", true),
+            ("192.0.2.0", false),
+            ("192.0.2.255", false),
+            ("192.0.3.255", true),
+            ("192.0.255.255", false),
+            ("198.51.100.0", true),
+            ("198.51.100.2", false),
+            ("2001:db8::", true),
+            ("2001:db8:0:1::", false),
+        ] {
+            assert_eq!(some.covers(&ip.parse().unwrap()), covered, "{ip}");
+        }
+        assert!(Reach::Any.covers(&[8, 8, 8, 8].into()) && !Reach::Any.is_nothing());
+    }
+
+    #[test]
+    fn as_it_is_published() {
+        let some = Reach::Prefixes(["192.0.2.0/24".parse().unwrap()].into());
+        for (value, text) in [(Reach::Any, r#""any""#), (some, r#"{"prefixes":["192.0.2.0/24"]}"#)] {
+            assert_eq!(serde_json::to_string(&value).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Reach>(text).unwrap(), value);
         }
     }
 }

@@ -43,12 +43,15 @@ use crate::{
 const GRACE_TURNS: u32 = 3;
 
 /// What an agent finds that takes over its predecessor's datapath.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Adopted {
     /// The session that the pinned maps belong to.
     pub incarnation: Incarnation,
-    /// What the maps answer for: everything else may have been given away by a write still under way.
-    pub answering: Holdings,
+    /// Groups that the maps answer for.
+    pub groups: BTreeSet<Group>,
+    /// VIPs that the maps answer for, in these groups or one by one. Every other may have been given away by a write
+    /// that is still under way.
+    pub vips: BTreeSet<IpAddr>,
 }
 
 /// An object as it was last seen.
@@ -111,6 +114,8 @@ struct Pending {
 struct Doubt {
     version: Version,
     gives: Gives,
+    /// Only these VIPs may be answered meanwhile: a predecessor's writes are not known.
+    only: Option<BTreeSet<IpAddr>>,
 }
 
 /// When to try again what has failed.
@@ -124,7 +129,7 @@ struct Retry {
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Machine {
     settings: Settings,
-    adopt: Option<(Incarnation, BTreeSet<Group>, BTreeSet<IpAddr>)>,
+    adopt: Option<Adopted>,
     now: Duration,
     random: u64,
     longest: Duration,
@@ -186,7 +191,7 @@ impl Machine {
     pub fn new(settings: Settings, adopted: Option<Adopted>) -> Self {
         let claims = usize::from(settings.claims.get());
         Self {
-            adopt: adopted.map(|a| (a.incarnation, a.answering.groups, a.answering.exceptions)),
+            adopt: adopted,
             now: Duration::ZERO,
             random: settings.seed | 1,
             longest: settings.longest.max(settings.times.lease_duration),

@@ -46,6 +46,7 @@ const EXAMPLES: &str = "\
 Examples:
   responder check eth0                   # what will work on this host, and what not
   responder run --static vips.toml       # answer for the addresses in the file
+  responder run --node-name n1           # in a cluster: for the addresses of Services
   responder status                       # what is answered, and by which program
   responder run --help                   # what the file looks like";
 
@@ -57,6 +58,9 @@ Examples:
 
   # On two interfaces, in the driver or not at all, quick to fall silent if the agent hangs
   responder run --static vips.toml --xdp-mode native --fence 2s
+
+  # In a cluster, with failover within about a second
+  responder run --kubeconfig agent.kubeconfig --node-name n1 --lease-duration 1s
 
 The static file:
   interfaces = [\"eth0\", \"bond*\"]     # names or patterns; none: that of the default route
@@ -148,7 +152,8 @@ struct RunArgs {
     /// How programs are attached.
     #[arg(long, env = "RESPONDER_ATTACH", value_enum, default_value = "auto", hide = true)]
     attach: WantedAttach,
-    /// How long the datapath answers without hearing from the agent (killed, stopped, starved).
+    /// With --static: how long the datapath answers without hearing from the agent (killed, stopped, starved). In a
+    /// cluster --lease-duration says it.
     #[arg(long, env = "RESPONDER_FENCE", value_name = "TIME", value_parser = fence_time, default_value = "10s")]
     fence: Duration,
     /// How long, without hearing from the agent, the host is kept silent about addresses that it knows but does
@@ -163,7 +168,7 @@ struct RunArgs {
     #[arg(long, env = "RESPONDER_ANNOUNCE_RATE", value_name = "PACKETS",
         value_parser = clap::value_parser!(u32).range(1..), default_value_t = 1000)]
     announce_rate: u32,
-    /// At SIGTERM: go on answering until the deadline, or stop answering at once. With another agent waiting
+    /// With --static, at SIGTERM: go on answering until the deadline, or stop answering at once. With another agent waiting
     /// to take over, nothing stops in either case.
     #[arg(long, env = "RESPONDER_ON_EXIT", value_enum, default_value = "withdraw")]
     on_exit: OnExit,

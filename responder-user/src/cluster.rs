@@ -9,7 +9,7 @@
 //! * [`client`]: where the API server is, and connections to it.
 //! * [`follow`]: a list and the watch after it, for ever.
 //! * [`leases`]: the Leases as events for the machine. [`known`]: the Leases last seen.
-//! * [`writes`]: the machine's writes and reads; [`outcome`]: what an answer means.
+//! * [`writes`]: the machine's writes and reads; `outcome`: what an answer means.
 //! * [`record`]: what all agents must agree on.
 //! * [`objects`]: Services, EndpointSlices and Nodes.
 //! * [`events`]: Events on Services; [`limit`]: how many.
@@ -25,4 +25,6 @@ pub mod names;
 pub mod objects;
 mod outcome;
 pub mod record;
+#[cfg(test)]
+mod scripted;
 pub mod writes;

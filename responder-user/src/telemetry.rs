@@ -34,10 +34,14 @@ pub fn is_json() -> bool {
 pub fn init(format: LogFormat, ebpf_log: bool) {
     FORMAT.get_or_init(|| format);
     let default = if ebpf_log { LevelFilter::DEBUG } else { LevelFilter::INFO };
-    let filter = EnvFilter::builder()
-        .with_env_var("RESPONDER_LOG")
-        .with_default_directive(default.into())
-        .from_env_lossy();
+    let filter = EnvFilter::builder().with_env_var("RESPONDER_LOG").with_default_directive(default.into());
+    // Every end of a watch is a warning to kube; those that matter are logged by who follows.
+    let filter = match "kube_client=error".parse() {
+        Ok(quiet) if std::env::var_os("RESPONDER_LOG").is_none() => {
+            filter.from_env_lossy().add_directive(quiet)
+        }
+        Ok(_) | Err(_) => filter.from_env_lossy(),
+    };
     let builder = fmt().with_env_filter(filter).with_writer(stderr);
     match format {
         LogFormat::Text => builder.with_ansi(stderr().is_terminal() && !no_color()).init(),

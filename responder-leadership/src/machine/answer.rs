@@ -33,6 +33,10 @@ impl Machine {
             given.group |= gives.group;
             given.vips.extend(gives.vips.iter().copied());
         }
+        if let Some(only) = doubt.and_then(|doubt| doubt.only.as_ref()) {
+            let demand = self.demand.get(usize::from(group)).into_iter().flatten();
+            given.vips.extend(demand.map(|(vip, _)| *vip).filter(|vip| !only.contains(vip)));
+        }
         given
     }
 

@@ -174,7 +174,10 @@ impl Machine {
         let given =
             Claim { holder: to.cloned(), exceptions: self.kept_exceptions(claim), written: self.signature() };
         let note = Note::HandedOver { group, to: to.cloned(), reason };
-        self.write_claim(group, given, Gives { group: true, vips: [].into() }, Some(note));
+        // Its exceptions that are this node's go with the group.
+        let own = claim.exceptions.iter().filter(|(_, id)| self.is_me(id));
+        let gives = Gives { group: true, vips: own.map(|(vip, _)| *vip).collect() };
+        self.write_claim(group, given, gives, Some(note));
     }
 
     fn is_giving(&self) -> bool {

@@ -59,8 +59,11 @@ impl Machine {
         if current != Some(version) || gives.nothing() || self.has(Flaw::ResumeAtOnce) {
             return;
         }
-        let doubt =
-            self.doubts.entry(object.clone()).or_insert_with(|| Doubt { version, gives: Gives::default() });
+        let doubt = self.doubts.entry(object.clone()).or_insert_with(|| Doubt {
+            version,
+            gives: Gives::default(),
+            only: None,
+        });
         doubt.gives.group |= gives.group;
         doubt.gives.vips.extend(gives.vips);
     }

@@ -1,8 +1,12 @@
 //! What the machine is told.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
-use super::{Doubt, Gives, Machine, Own, Peer, View};
+use super::{Adopted, Doubt, Gives, Machine, Own, Peer, View};
 use crate::{
     event::{Event, Note, Via},
     flaw::Flaw,
@@ -224,9 +228,10 @@ impl Machine {
         self.adopt();
     }
 
-    /// Goes on with the predecessor's session. What it did not answer for may be given away by a write that it sent.
+    /// Goes on with the predecessor's session. What it did not answer for may be given away by a write that it sent; the
+    /// claims are written once more, so that no such write can follow.
     fn adopt(&mut self) {
-        let Some((incarnation, groups, vips)) = self.adopt.take() else {
+        let Some(Adopted { incarnation, groups, vips }) = self.adopt.take() else {
             return;
         };
         let ours = self.own_view().seen.good().is_some_and(|session| {
@@ -249,14 +254,11 @@ impl Machine {
             let Some(claim) = view.seen.good() else {
                 continue;
             };
-            let mine = claim.exceptions.iter().filter(|(vip, id)| self.is_me(id) && !vips.contains(vip));
-            let gives = Gives {
-                group: claim.holder.as_ref().is_some_and(|id| self.is_me(id)) && !groups.contains(&group),
-                vips: mine.map(|(vip, _)| *vip).collect(),
-            };
-            let version = view.version;
-            if !gives.nothing() {
-                self.doubts.insert(Object::Claim(group), Doubt { version, gives });
+            let holds = claim.holder.as_ref().is_some_and(|id| self.is_me(id));
+            if holds || claim.exceptions.values().any(|id| self.is_me(id)) {
+                let gives = Gives { group: holds && !groups.contains(&group), vips: BTreeSet::new() };
+                let doubt = Doubt { version: view.version, gives, only: Some(vips.clone()) };
+                self.doubts.insert(Object::Claim(group), doubt);
             }
         }
     }

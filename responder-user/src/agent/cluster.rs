@@ -190,12 +190,10 @@ impl Agent {
         }
         let groups = self.actual.owned.iter().filter_map(|slot| slot.checked_sub(FIRST_GROUP_SLOT));
         let groups: BTreeSet<Group> = groups.filter_map(|group| group.try_into().ok()).collect();
-        let single =
-            |(_, slot): &(_, &u32)| **slot == SINGLE_SLOT && self.actual.owned.contains(&SINGLE_SLOT);
-        let exceptions = self.actual.vips.iter().filter(single).map(|(at, _)| at.ip).collect();
-        let answering = Holdings { groups, exceptions, silent: BTreeMap::new() };
-        let adopted = (owner.incarnation != 0)
-            .then_some(Adopted { incarnation: Incarnation(owner.incarnation), answering });
+        let answered = self.actual.vips.iter().filter(|(_, slot)| self.actual.owned.contains(slot));
+        let vips = answered.map(|(at, _)| at.ip).collect();
+        let incarnation = Incarnation(owner.incarnation);
+        let adopted = (owner.incarnation != 0).then_some(Adopted { incarnation, groups, vips });
         if let Some(cluster) = self.cluster_mut() {
             // What no session stands behind, such as a static file's, is not answered any more.
             cluster.deadline = adopted.is_none().then_some(Duration::ZERO);

@@ -21,8 +21,8 @@ use crate::{
 /// Where the API server is.
 #[derive(Clone, Debug, Args)]
 pub(super) struct AccessArgs {
-    /// How to reach the API server; in a pod, its ServiceAccount by default.
-    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    /// How to reach the API server. Default: in a pod its ServiceAccount, else KUBECONFIG or ~/.kube/config.
+    #[arg(long, env = "RESPONDER_KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// The kubeconfig's context; its current one by default.
     #[arg(long, env = "RESPONDER_CONTEXT", value_name = "NAME")]

@@ -28,13 +28,15 @@ use kube::{
 use tower::{BoxError, ServiceBuilder};
 
 /// How long to wait for a connection that nothing waits for.
-const WARM_UP: Duration = Duration::from_secs(5);
+const WARM_UP: Duration = Duration::from_secs(3);
 /// A connection that is silent for so long is asked whether it lives, …
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// … every so often, …
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// … so many times.
 const KEEPALIVE_RETRIES: u32 = 5;
+/// An idle connection is closed after this, before the API server does it (90 s) just when a request is sent.
+const IDLE: Duration = Duration::from_secs(60);
 /// What is sent must be acknowledged by then.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 
@@ -215,7 +217,7 @@ impl Line {
         tokio::spawn(async move {
             match tokio::time::timeout(WARM_UP, client.apiserver_version()).await {
                 Ok(Ok(Info { git_version, .. })) => tracing::debug!(line = name, %git_version, "connected"),
-                Ok(Err(error)) => tracing::debug!(line = name, %error, "no connection"),
+                Ok(Err(error)) => tracing::debug!(line = name, error = %text(&error), "no connection"),
                 Err(_) => tracing::debug!(line = name, "no connection within {WARM_UP:?}"),
             }
             warming.store(false, Ordering::Relaxed);
@@ -250,8 +252,10 @@ fn build(config: &Config) -> Result<Client, kube::Error> {
     connector.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
     let connector = config.rustls_https_connector_with_connector(connector)?;
     // What is sent again by itself was not begun before (its connection had been closed).
-    let http: legacy::Client<_, Body> =
-        legacy::Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
+    let http: legacy::Client<_, Body> = legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .build(connector);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
@@ -259,4 +263,66 @@ fn build(config: &Config) -> Result<Client, kube::Error> {
         .map_err(BoxError::from)
         .service(http);
     Ok(Client::new(service, config.default_namespace.clone()))
+}
+
+/// An error with its causes: kube's own text ends at "client error (Connect)".
+#[must_use]
+pub fn text(error: &kube::Error) -> String {
+    if let kube::Error::Api(status) = error {
+        return format!("{} (HTTP {})", status.message, status.code);
+    }
+    let mut text = String::new();
+    let mut next: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = next {
+        let one = error.to_string();
+        // Some repeat their cause.
+        if text.is_empty() {
+            text = one;
+        } else if !text.contains(&one) {
+            text = format!("{text}: {one}");
+        }
+        next = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_missing_is_named() {
+        let access = Access { kubeconfig: Some("/nowhere/config".into()), context: Some("x".to_owned()) };
+        let error = config(&access).await.map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/config (context \"x\")"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn causes_are_shown() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let line = Line::new("test", Config::new(url.parse().unwrap())).unwrap();
+        let error = line.client().0.apiserver_version().await.map(|_| ()).unwrap_err();
+        assert!(text(&error).contains("refused"), "{}", text(&error));
+    }
+
+    #[tokio::test]
+    async fn a_client_is_replaced_once_and_not_while_a_connection_is_set_up() {
+        let line = Line::new("test", Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
+        let number = || line.client().1;
+        line.replace(1);
+        assert_eq!(number(), 0, "that client is not the current one");
+        line.replace(0);
+        assert_eq!(number(), 1);
+        line.replace(1);
+        assert_eq!(number(), 1, "its connection is being set up");
+        while line.warming.load(Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
+        line.replace(0);
+        assert_eq!(number(), 1, "done already");
+        line.replace(1);
+        assert_eq!(number(), 2);
+    }
 }

@@ -11,7 +11,10 @@ use kube::{Api, api::PostParams};
 use responder_leadership::id::NodeName;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use super::{client::Line, limit::Limit};
+use super::{
+    client::{Line, text},
+    limit::Limit,
+};
 use crate::net::boot;
 
 /// Who says it.
@@ -88,8 +91,7 @@ async fn send(line: Arc<Line>, node: NodeName, mut queue: Receiver<(About, Said)
         let api = Api::<Event>::namespaced(client, &about.namespace);
         let reason = match tokio::time::timeout(ANSWER, api.create(&PostParams::default(), &event)).await {
             Ok(Ok(_)) => continue,
-            Ok(Err(kube::Error::Api(status))) => format!("{} ({})", status.message, status.code),
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => text(&error),
             Err(_) => {
                 line.replace(number);
                 format!("no answer within {ANSWER:?}")

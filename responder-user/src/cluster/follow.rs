@@ -1,5 +1,8 @@
 //! A list and the watch after it, for ever.
 
+#[cfg(test)]
+mod tests;
+
 use std::{fmt::Debug, future::Future, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
@@ -10,9 +13,9 @@ use kube::{
     core::Status,
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
-use super::client::Line;
+use super::client::{Line, text};
 use crate::net::boot;
 
 /// A page of a list must have come by then, and a watch must have begun.
@@ -21,6 +24,8 @@ const ANSWER: Duration = Duration::from_secs(30);
 const WATCH_SECONDS: u32 = 290;
 /// A watch that the API server has not ended by then is dead.
 const WATCH_LIMIT: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 20);
+/// A watch that says nothing for so long shows nothing.
+const MUTE: Duration = Duration::from_secs(150);
 /// After the first failure; doubled after each one that follows.
 const BACKOFF: Duration = Duration::from_millis(50);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
@@ -148,6 +153,7 @@ impl<F> Followed<F> {
         let stream = answer(api.watch(&params, from)).await?;
         retry.succeeded();
         let mut stream = pin!(stream);
+        let began = Instant::now();
         let limit = tokio::time::sleep(WATCH_LIMIT);
         let mut limit = pin!(limit);
         let mut told = false;
@@ -157,8 +163,14 @@ impl<F> Followed<F> {
                 () = &mut limit => return Err(failed(format!("the watch did not end within {WATCH_LIMIT:?}"))),
             };
             let Some(event) = event else {
-                // Where it ends at once, and again, the API server must not be asked without a pause.
-                return if told { Ok(()) } else { Err(quiet("the watch ended before it said anything")) };
+                return match told {
+                    true => Ok(()),
+                    // Not even a bookmark, which come every minute: etcd's data may be older than they were (restored
+                    // from a backup), and the API server waits for the version to come.
+                    false if began.elapsed() > MUTE => Err(End::Expired),
+                    // The API server must not be asked again and again without a pause.
+                    false => Err(quiet("the watch ended before it said anything")),
+                };
             };
             told = true;
             match event.map_err(end_of)? {
@@ -237,7 +249,7 @@ fn end_of(error: kube::Error) -> End {
     if let kube::Error::Api(status) = &error {
         return end_of_status(status);
     }
-    failed(error.to_string())
+    failed(text(&error))
 }
 
 fn end_of_status(status: &Status) -> End {

@@ -1,9 +1,9 @@
 //! The Leases of all agents as events for the machine.
 
-use std::{collections::BTreeSet, num::NonZeroU16, sync::Arc};
+use std::{collections::BTreeSet, num::NonZeroU16, sync::Arc, time::Duration};
 
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::Api;
+use kube::{Api, api::ListParams};
 use responder_leadership::{
     event::{Event, Via},
     id::Version,
@@ -12,12 +12,15 @@ use responder_leadership::{
 use tokio::sync::{Notify, mpsc::UnboundedSender};
 
 use super::{
-    client::Line,
+    client::{Line, text},
     codec::{self, Record},
     follow::{Followed, Gone, Sink, Step},
     known::Known,
     names::{BadVersion, KIND, Named, parse_version},
 };
+
+/// A list that is asked for once must have come by then.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// What comes from the API server.
 #[derive(Clone, PartialEq, Debug)]
@@ -70,6 +73,24 @@ impl Leases {
     pub fn restart(&self) {
         self.restart.notify_one();
     }
+}
+
+/// All our Leases in `namespace`, as they are now; or why they cannot be had.
+///
+/// # Errors
+///
+/// If the API server does not answer within 10 s, or refuses.
+pub async fn list(line: &Line, namespace: &str) -> Result<Vec<Lease>, String> {
+    let (client, number) = line.client();
+    let api = Api::<Lease>::namespaced(client, namespace);
+    let result = match tokio::time::timeout(ANSWER, api.list(&ListParams::default().labels(KIND))).await {
+        Ok(Ok(list)) => return Ok(list.items),
+        Ok(Err(error)) => Err(text(&error)),
+        Err(_) => Err(format!("no answer within {ANSWER:?}")),
+    };
+    // Whatever was in the way, the next call takes another connection, and credentials as they are then.
+    line.replace(number);
+    result
 }
 
 /// Tells what the Leases say.
@@ -151,6 +172,111 @@ impl LeaseSink {
     }
 
     fn send(&self, arrival: Arrival) -> Result<(), Gone> {
-        self.tell.send(arrival).map_err(|_| Gone)
+        self.tell.send(arrival).map_err(|_closed| Gone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    use super::*;
+
+    fn sink() -> (LeaseSink, UnboundedReceiver<Arrival>) {
+        let (tell, told) = unbounded_channel();
+        let claims = NonZeroU16::new(16).unwrap();
+        (LeaseSink { claims, known: Known::default(), tell, listed: BTreeSet::new() }, told)
+    }
+
+    fn lease(name: &str, version: &str) -> Lease {
+        let metadata = ObjectMeta {
+            name: Some(name.to_owned()),
+            resource_version: Some(version.to_owned()),
+            ..ObjectMeta::default()
+        };
+        Lease { metadata, spec: None }
+    }
+
+    fn synced(version: &str) -> Step<Lease> {
+        Step::Synced { began: Duration::from_secs(1), version: version.to_owned() }
+    }
+
+    /// What was told, short: names, versions, and whether it is there.
+    fn told(receiver: &mut UnboundedReceiver<Arrival>) -> Vec<String> {
+        let there = |there: bool| if there { "" } else { " gone" };
+        std::iter::from_fn(|| receiver.try_recv().ok())
+            .map(|arrival| match arrival {
+                Arrival::Event(Event::Session { node, version, seen, via: Via::Watch }) => {
+                    format!("{node} {}{}", version.0, there(seen != Seen::Absent))
+                }
+                Arrival::Event(Event::Claim { group, version, seen, via: Via::Watch }) => {
+                    format!("{group} {}{}", version.0, there(seen != Seen::Absent))
+                }
+                Arrival::Event(Event::Synced { listed_at }) => format!("synced {listed_at:?}"),
+                Arrival::Record { version, seen } => {
+                    format!("record {}{}", version.0, there(seen != Seen::Absent))
+                }
+                other @ (Arrival::Event(_) | Arrival::Unusable(_)) => format!("{other:?}"),
+            })
+            .collect()
+    }
+
+    fn take(sink: &mut LeaseSink, steps: impl IntoIterator<Item = Step<Lease>>) {
+        for step in steps {
+            sink.take(step).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_a_list_lacks_is_absent_unless_it_is_newer() {
+        let (mut sink, mut receiver) = sink();
+        let first = ["session-n1", "session-n2", "claim-16-03", "claim-8-1", "cluster", "other"];
+        take(&mut sink, first.map(|name| Step::Applied(lease(name, "5"))));
+        assert_eq!(told(&mut receiver), ["n1 5", "n2 5", "3 5", "record 5"]);
+        // Our own write was answered after the list was made.
+        sink.known.learn(lease("session-n3", "9")).unwrap();
+        sink.known.learn(lease("session-n2", "7")).unwrap();
+        take(&mut sink, [Step::Listing, Step::Listed(lease("session-n1", "5")), synced("8")]);
+        assert_eq!(told(&mut receiver), ["n1 5", "3 5 gone", "record 5 gone", "n2 7 gone", "synced 1s"]);
+        let known: Vec<_> = sink.known.all().into_iter().filter_map(|lease| lease.metadata.name).collect();
+        assert_eq!(known, ["session-n1", "session-n3"]);
+    }
+
+    #[test]
+    fn an_interrupted_list_makes_nothing_absent() {
+        let (mut sink, mut receiver) = sink();
+        take(&mut sink, [Step::Applied(lease("session-n1", "5")), Step::Listing]);
+        take(&mut sink, [Step::Listed(lease("session-n2", "6")), Step::Listing]);
+        take(&mut sink, [Step::Listed(lease("session-n1", "5")), synced("8")]);
+        assert_eq!(told(&mut receiver), ["n1 5", "n2 6", "n1 5", "n2 6 gone", "synced 1s"]);
+    }
+
+    /// Late events are told as they come: the machine puts them in order, and they show that the watch lives.
+    #[test]
+    fn late_events_change_nothing_that_is_known() {
+        let (mut sink, mut receiver) = sink();
+        sink.known.learn(lease("session-n1", "9")).unwrap();
+        take(&mut sink, [Step::Applied(lease("session-n1", "7")), Step::Deleted(lease("session-n1", "8"))]);
+        assert_eq!(told(&mut receiver), ["n1 7", "n1 8 gone"]);
+        assert_eq!(sink.known.get("session-n1"), Some(lease("session-n1", "9")));
+        take(&mut sink, [Step::Deleted(lease("session-n1", "10"))]);
+        assert_eq!(told(&mut receiver), ["n1 10 gone"]);
+        assert_eq!(sink.known.get("session-n1"), None);
+    }
+
+    #[test]
+    fn versions_that_are_no_numbers_are_reported() {
+        let (mut sink, mut receiver) = sink();
+        take(&mut sink, [Step::Applied(lease("session-n1", "abc")), synced("x")]);
+        let told = told(&mut receiver).join(" ");
+        assert!(told.contains("Unusable") && told.contains("abc") && told.contains("list"), "{told}");
+    }
+
+    #[test]
+    fn it_ends_when_nobody_listens() {
+        let (mut sink, receiver) = sink();
+        drop(receiver);
+        assert_eq!(sink.take(Step::Applied(lease("session-n1", "5"))), Err(Gone));
     }
 }

@@ -11,10 +11,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
-use tokio::sync::{
-    Notify,
-    mpsc::{Receiver, Sender, channel},
-};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::{
     client::Line,
@@ -94,8 +91,14 @@ fn spawn<K>(
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
-    let restart = Arc::new(Notify::new());
-    let followed = Followed { what, line: Arc::clone(line), api, labels: None, page: Some(PAGE), restart };
+    let followed = Followed {
+        what,
+        line: Arc::clone(line),
+        api,
+        labels: None,
+        page: Some(PAGE),
+        restart: Arc::default(),
+    };
     let sink = ObjectSink { wrap, tell: tell.clone(), there: BTreeSet::new(), unlisted: BTreeSet::new() };
     tokio::spawn(followed.run(sink));
 }
@@ -145,6 +148,6 @@ impl<K: Resource> ObjectSink<K> {
     }
 
     async fn send(&self, change: Change<K>) -> Result<(), Gone> {
-        self.tell.send((self.wrap)(change)).await.map_err(|_| Gone)
+        self.tell.send((self.wrap)(change)).await.map_err(|_closed| Gone)
     }
 }

@@ -8,10 +8,7 @@ use std::{
 };
 
 use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
-use kube::{
-    Api,
-    api::{ListParams, PostParams},
-};
+use kube::{Api, api::PostParams};
 use responder_leadership::{
     id::Version,
     lease::{Seen, SessionState},
@@ -19,9 +16,10 @@ use responder_leadership::{
 };
 
 use super::{
-    client::Line,
+    client::{Line, text},
     codec::{self, EncodeError, Record, Request},
-    names::{BadVersion, KIND, Named, version},
+    leases,
+    names::{BadVersion, Named, version},
 };
 
 /// A request for the record must be answered by then.
@@ -165,16 +163,14 @@ async fn change(
     for _ in 0..ATTEMPTS {
         let (client, number) = line.client();
         let api = Api::<Lease>::namespaced(client, namespace);
-        let in_time = |what: &'static str, error: Option<kube::Error>| {
+        let unanswered = |error: Option<kube::Error>| {
             line.replace(number);
-            failed(what, error.map_or_else(|| format!("no answer within {ANSWER:?}"), |e| e.to_string()))
+            failed(
+                "written",
+                error.map_or_else(|| format!("no answer within {ANSWER:?}"), |error| text(&error)),
+            )
         };
-        let params = ListParams::default().labels(KIND);
-        let leases = match tokio::time::timeout(ANSWER, api.list(&params)).await {
-            Ok(Ok(list)) => list.items,
-            Ok(Err(error)) => return Err(in_time("read", Some(error))),
-            Err(_) => return Err(in_time("read", None)),
-        };
+        let leases = leases::list(line, namespace).await.map_err(|reason| failed("read", reason))?;
         let name = Named::Cluster.name();
         let old = leases.iter().find(|lease| lease.metadata.name.as_ref() == Some(&name));
         let before = match old.map(codec::decode_record) {
@@ -201,9 +197,9 @@ async fn change(
         match written.await {
             Ok(Ok(lease)) => return Ok((record, version(&lease.metadata)?)),
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => {} // somebody else came first
-            Ok(Err(error)) => return Err(in_time("written", Some(error))),
+            Ok(Err(error)) => return Err(unanswered(Some(error))),
             // It may have been written: the next call will see.
-            Err(_) => return Err(in_time("written", None)),
+            Err(_) => return Err(unanswered(None)),
         }
     }
     Err(RecordError::Contended { namespace: namespace.to_owned() })
@@ -228,12 +224,13 @@ fn recreated(leases: &[Lease], namespace: &str, claims: NonZeroU16) -> Result<Re
     }
     let held: BTreeSet<NonZeroU16> =
         counts.iter().filter(|(_, held)| **held).map(|(count, _)| *count).collect();
-    let known = if held.is_empty() { counts.into_keys().collect() } else { held };
-    let claims = match (known.first(), known.len()) {
-        (Some(only), 1) => *only,
-        // Several counts, all free: what this agent is told is as good as any.
-        _ if known.len() > 1 && leases.iter().any(|lease| is_claim(lease) && !is_free(lease)) => {
-            return Err(RecordError::Ambiguous { namespace: namespace.to_owned(), counts: known });
+    let free = counts.into_keys();
+    // Several counts, but nothing held: what this agent is told is as good as any.
+    let known = if held.is_empty() { free.collect() } else { held.clone() };
+    let claims = match (known.len(), known.first()) {
+        (1, Some(only)) => *only,
+        _ if held.len() > 1 => {
+            return Err(RecordError::Ambiguous { namespace: namespace.to_owned(), counts: held });
         }
         _ => claims,
     };
@@ -249,10 +246,6 @@ fn others(leases: &[Lease], count: NonZeroU16) -> Vec<String> {
     leases.iter().filter(other).filter_map(|lease| lease.metadata.name.clone()).collect()
 }
 
-fn is_claim(lease: &Lease) -> bool {
-    matches!(lease.metadata.name.as_deref().and_then(Named::parse), Some(Named::Claim { .. }))
-}
-
 /// Whether nobody holds anything by this claim. What cannot be understood may be held.
 fn is_free(lease: &Lease) -> bool {
     match lease.metadata.name.as_deref().and_then(Named::parse) {
@@ -262,5 +255,73 @@ fn is_free(lease: &Lease) -> bool {
             Seen::Bad(_) => false,
         },
         Some(Named::Session(_) | Named::Cluster) | None => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use responder_leadership::{
+        id::SessionId,
+        lease::{Claim, Content, Fitness, Reach, Session},
+    };
+
+    use super::*;
+
+    fn count(count: u16) -> NonZeroU16 {
+        NonZeroU16::new(count).unwrap()
+    }
+
+    fn claim(claims: u16, group: u16, holder: Option<&str>) -> Lease {
+        let named = Named::Claim { claims: count(claims), group };
+        let holder: Option<SessionId> = holder.map(|holder| holder.parse().unwrap());
+        let written = ("n1/1".parse().unwrap(), 1);
+        let claim = Claim { holder, exceptions: BTreeMap::new(), written };
+        codec::encode(&named, &Content::Claim(claim), None, Timestamp::UNIX_EPOCH).unwrap()
+    }
+
+    fn session(seconds: u64) -> Lease {
+        let session = Session {
+            id: "n1/1".parse().unwrap(),
+            state: SessionState::Live,
+            duration: Duration::from_secs(seconds),
+            renewal: 1,
+            datapath: String::new(),
+            fitness: Fitness::Fit,
+            reach: Reach::Any,
+        };
+        let named = Named::Session("n1".into());
+        codec::encode(&named, &Content::Session(session), None, Timestamp::UNIX_EPOCH).unwrap()
+    }
+
+    fn broken(mut lease: Lease) -> Lease {
+        lease.spec.as_mut().unwrap().holder_identity = Some("nonsense".to_owned());
+        lease
+    }
+
+    #[test]
+    fn a_lost_record_is_made_from_what_there_is() {
+        let recreated = |leases: &[Lease]| recreated(leases, "ns", count(16)).map(|r| (r.claims, r.longest));
+        let ok = |claims, seconds| (count(claims), Duration::from_secs(seconds));
+        assert_eq!(recreated(&[]).unwrap(), ok(16, 0));
+        assert_eq!(recreated(&[claim(8, 1, None), session(7)]).unwrap(), ok(8, 7));
+        assert_eq!(recreated(&[broken(session(7))]).unwrap(), ok(16, 60));
+        assert_eq!(recreated(&[claim(8, 1, None), claim(4, 1, Some("n1/1"))]).unwrap(), ok(4, 0));
+        assert_eq!(recreated(&[claim(8, 1, None), claim(4, 1, None)]).unwrap(), ok(16, 0));
+        let error =
+            recreated(&[claim(8, 1, Some("n1/1")), broken(claim(4, 1, None))]).unwrap_err().to_string();
+        assert!(error.contains("{4, 8}"), "{error}");
+    }
+
+    #[test]
+    fn claims_of_another_count_are_named_unless_they_are_free() {
+        let leases = [
+            claim(16, 1, Some("n1/1")),
+            claim(8, 1, None),
+            claim(8, 2, Some("n1/1")),
+            broken(claim(8, 3, None)),
+            session(3),
+        ];
+        assert_eq!(others(&leases, count(16)), ["claim-8-2", "claim-8-3"]);
+        assert_eq!(others(&leases, count(8)), ["claim-16-01"]);
     }
 }

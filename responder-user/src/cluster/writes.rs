@@ -1,5 +1,8 @@
 //! The machine's writes and reads.
 
+#[cfg(test)]
+mod tests;
+
 use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
 use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
@@ -18,7 +21,7 @@ use responder_leadership::{
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
-    client::{Line, Lines},
+    client::{Line, Lines, text},
     codec,
     known::Known,
     leases::Arrival,
@@ -59,12 +62,9 @@ impl Writer {
         Self { lines, leases, claims, timeout: times.request_timeout(), known, tell }
     }
 
-    /// Begins to do an effect that is for the API server, in a task of its own.
-    ///
-    /// # Errors
-    ///
-    /// With the effect, if it is for somebody else.
-    pub fn start(&self, effect: Effect) -> Result<(), Effect> {
+    /// Begins to do an effect that is for the API server, in a task of its own. Others are given back.
+    #[must_use]
+    pub fn start(&self, effect: Effect) -> Option<Effect> {
         let writer = self.clone();
         match effect {
             Effect::Write { id, object, base, content, renewal } => {
@@ -81,9 +81,9 @@ impl Writer {
             | Effect::Deadline(_)
             | Effect::DeadlineAtMost(_)
             | Effect::Tell(_)
-            | Effect::Finished => return Err(effect),
+            | Effect::Finished => return Some(effect),
         }
-        Ok(())
+        None
     }
 
     fn tell(&self, event: Event) {
@@ -169,7 +169,7 @@ impl Writer {
         });
         let result = match answer.await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(error.to_string()),
+            Ok(Err(error)) => Err(text(&error)),
             Err(_) => Err(format!("no answer within {:?}", self.timeout)),
         };
         // What did not answer is not asked again, and a token that is not valid any more is read again.

@@ -8,13 +8,12 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     net::IpAddr,
 };
 
 use glob::Pattern;
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use responder_leadership::lease::Reach;
 
 use super::plan::select;
 use crate::net::link::{Link, NetState, Prefix};
@@ -26,54 +25,6 @@ pub struct LinkChoice {
     pub interfaces: Vec<Pattern>,
     /// Announce an address that no prefix covers, too: on all of `interfaces`, or the default route's.
     pub any_subnet: bool,
-}
-
-/// What a node can announce: what its peers must know to judge it as a candidate.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Announceable {
-    /// Every address.
-    Any,
-    /// Those in these prefixes, whose host bits are zero.
-    Prefixes(BTreeSet<IpNet>),
-}
-
-impl Announceable {
-    /// Whether `ip` can be announced. Neither the network nor the broadcast address of an IPv4 prefix can.
-    #[must_use]
-    pub fn covers(&self, ip: IpAddr) -> bool {
-        let prefixes = match self {
-            Self::Any => return true,
-            Self::Prefixes(prefixes) => prefixes,
-        };
-        let longest = prefixes.iter().filter(|net| net.contains(&ip)).max_by_key(|net| net.prefix_len());
-        longest.is_some_and(|net| match net {
-            IpNet::V4(v4) => v4.prefix_len() >= 31 || (ip != v4.network() && ip != v4.broadcast()),
-            IpNet::V6(_) => true,
-        })
-    }
-
-    /// Whether it is nothing at all.
-    #[must_use]
-    pub fn is_nothing(&self) -> bool {
-        match self {
-            Self::Any => false,
-            Self::Prefixes(prefixes) => prefixes.is_empty(),
-        }
-    }
-}
-
-impl fmt::Display for Announceable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Any => f.write_str("every address"),
-            Self::Prefixes(prefixes) if prefixes.is_empty() => f.write_str("nothing"),
-            Self::Prefixes(prefixes) => {
-                let list: Vec<_> = prefixes.iter().map(ToString::to_string).collect();
-                f.write_str(&list.join(", "))
-            }
-        }
-    }
 }
 
 /// A prefix on a link.
@@ -160,12 +111,12 @@ impl Subnets {
 
     /// What this node can announce now: links that are down or have no carrier do not count.
     #[must_use]
-    pub fn announceable(&self) -> Announceable {
+    pub fn reach(&self) -> Reach {
         if self.any_subnet && self.home_running {
-            return Announceable::Any;
+            return Reach::Any;
         }
         let running = self.on_link.iter().filter(|entry| entry.running);
-        Announceable::Prefixes(running.map(|entry| entry.net).collect())
+        Reach::Prefixes(running.map(|entry| entry.net).collect())
     }
 
     /// The links that are attached to even without a VIP.
@@ -178,7 +129,7 @@ impl Subnets {
     #[must_use]
     pub fn uncovered(&self) -> String {
         let all: BTreeSet<_> = self.on_link.iter().map(|entry| entry.net).collect();
-        let subnets = Announceable::Prefixes(all);
+        let subnets = Reach::Prefixes(all);
         format!(
             "is in no subnet of this node's links, which have {subnets}; --any-subnet announces it all the same"
         )

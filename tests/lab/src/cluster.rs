@@ -103,7 +103,14 @@ impl Cluster {
     /// Three nodes without kube-proxy and controllers, unless told otherwise.
     #[must_use]
     pub fn builder() -> ClusterBuilder {
-        ClusterBuilder { nodes: 3, controllers: false, kube_proxy: false, delays: false, keepable: false }
+        ClusterBuilder {
+            binaries: None,
+            nodes: 3,
+            controllers: false,
+            kube_proxy: false,
+            delays: false,
+            keepable: false,
+        }
     }
 
     /// The segment: client `c`, router `r`, the switch, and the nodes as far as they are network namespaces.

@@ -52,7 +52,7 @@ impl Agent {
         let Some(cluster) = self.cluster_mut() else {
             return;
         };
-        let before = std::mem::replace(&mut cluster.surroundings, Some(news.clone()));
+        let before = cluster.surroundings.replace(news.clone());
         for (index, event) in news.into_iter().enumerate() {
             if before.as_ref().and_then(|before| before.get(index)) != Some(&event) {
                 self.play(event);
@@ -100,8 +100,8 @@ impl Agent {
             }
             Effect::Write { .. } | Effect::Read { .. } => {
                 let player = self.cluster().and_then(|cluster| cluster.player.as_ref());
-                let refused = player.map(|player| player.writer.start(effect));
-                debug_assert!(!matches!(refused, Some(Err(_))), "all writes and reads are the writer's");
+                let left = player.and_then(|player| player.writer.start(effect));
+                debug_assert!(left.is_none(), "all writes and reads are the writer's");
             }
             Effect::Tell(note) => {
                 if note == Note::WatchStale

@@ -27,7 +27,7 @@ use crate::{
     decision::{
         fitness::{EXCLUDE_LABEL, Fit, Host, fitness},
         services::{self, Protected, ServiceKey, SliceKey},
-        subnets::{Announceable, Subnets},
+        subnets::Subnets,
     },
     net::boot,
 };
@@ -188,7 +188,7 @@ impl Agent {
             .map(|vip| (*vip, demands.get(vip).map(|demand| eligible(&demand.nodes))))
             .collect();
         let subnets = Subnets::new(&cluster.options.links, &net);
-        let local = cluster.local(&subnets.announceable(), unhealthy);
+        let local = cluster.local(subnets.reach(), unhealthy);
         let expected = cluster.expected();
         let first = cluster.player.as_mut().filter(|player| !player.synced).and_then(|player| {
             let listed_at = player.held_back.take()?;
@@ -246,17 +246,13 @@ impl Cluster {
     }
 
     /// What can be said of this node.
-    fn local(&self, announceable: &Announceable, unhealthy: Option<&str>) -> Event {
+    fn local(&self, reach: Reach, unhealthy: Option<&str>) -> Event {
         let node = self.nodes.get(self.options.node.as_str());
-        let host = Host { usable_link: !announceable.is_nothing(), unhealthy };
+        let host = Host { usable_link: !reach.is_nothing(), unhealthy };
         let fitness = match fitness(node.map(AsRef::as_ref), &host) {
             Fit::Yes => Fitness::Fit,
             Fit::LastResort(reason) => Fitness::LastResort(reason),
             Fit::No(reason) => Fitness::Unfit(reason),
-        };
-        let reach = match announceable {
-            Announceable::Any => Reach::Any,
-            Announceable::Prefixes(prefixes) => Reach::Prefixes(prefixes.clone()),
         };
         Event::Local { fitness, reach }
     }

@@ -27,8 +27,8 @@ fn links(subnets: &Subnets, ip: &str) -> Vec<u32> {
     subnets.links(ip.parse().unwrap()).into_iter().collect()
 }
 
-fn announceable(subnets: &Subnets) -> String {
-    subnets.announceable().to_string()
+fn reach(subnets: &Subnets) -> String {
+    subnets.reach().to_string()
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn the_longest_prefix_and_all_links_that_have_it() {
     assert_eq!(links(&subnets, "192.0.2.200"), [4]);
     assert_eq!(links(&subnets, "198.51.100.0"), [3]);
     assert_eq!(links(&subnets, "2001:db8::99"), [2]);
-    assert_eq!(announceable(&subnets), "192.0.2.0/24, 192.0.2.128/25, 198.51.100.0/31, 2001:db8::/64");
+    assert_eq!(reach(&subnets), "192.0.2.0/24, 192.0.2.128/25, 198.51.100.0/31, 2001:db8::/64");
     assert_eq!(subnets.home(), &BTreeSet::from([2]));
 }
 
@@ -48,7 +48,7 @@ fn what_no_link_has_neighbours_for() {
     let outside = ["203.0.113.9", "10.0.0.9", "172.16.0.9", "fe80::9", "2001:db8:1::1", "8.8.8.8"];
     for ip in outside {
         assert!(links(&subnets, ip).is_empty(), "{ip}");
-        assert!(!subnets.announceable().covers(ip.parse().unwrap()), "{ip}");
+        assert!(!subnets.reach().covers(&ip.parse().unwrap()), "{ip}");
     }
     assert_eq!(links(&subnets, "192.0.2.77"), [2, 3], "an address of its own is no subnet");
 }
@@ -70,7 +70,7 @@ fn any_subnet_is_for_what_no_prefix_covers() {
     let subnets = Subnets::new(&choice(&[], true), &net());
     assert_eq!(links(&subnets, "8.8.8.8"), [2], "the default route's");
     assert_eq!(links(&subnets, "192.0.2.200"), [4]);
-    assert_eq!(subnets.announceable(), Announceable::Any);
+    assert_eq!(subnets.reach(), Reach::Any);
     let named = Subnets::new(&choice(&["eth*"], true), &net());
     assert_eq!(links(&named, "8.8.8.8"), [2, 3, 4]);
 }
@@ -81,18 +81,18 @@ fn links_without_carrier_announce_nothing() {
     net.links.get_mut(&2).unwrap().carrier = false;
     net.links.get_mut(&4).unwrap().admin_up = false;
     let subnets = Subnets::new(&choice(&[], false), &net);
-    assert_eq!(announceable(&subnets), "192.0.2.0/24, 198.51.100.0/31");
+    assert_eq!(reach(&subnets), "192.0.2.0/24, 198.51.100.0/31");
     assert_eq!(links(&subnets, "192.0.2.10"), [3]);
     assert_eq!(links(&subnets, "192.0.2.200"), [3], "the shorter prefix, while the longer one is down");
     assert_eq!(links(&subnets, "2001:db8::99"), [2], "there is no other to wait on");
     let subnets = Subnets::new(&choice(&[], true), &net);
-    assert_eq!(announceable(&subnets), "192.0.2.0/24, 198.51.100.0/31", "its home is down");
+    assert_eq!(reach(&subnets), "192.0.2.0/24, 198.51.100.0/31", "its home is down");
     for link in net.links.values_mut() {
         link.carrier = false;
     }
     let subnets = Subnets::new(&choice(&[], true), &net);
-    assert!(subnets.announceable().is_nothing());
-    assert_eq!(announceable(&subnets), "nothing");
+    assert!(subnets.reach().is_nothing());
+    assert_eq!(reach(&subnets), "nothing");
 }
 
 #[test]
@@ -101,35 +101,6 @@ fn without_a_default_route() {
     let subnets = Subnets::new(&choice(&[], true), &net);
     assert_eq!(links(&subnets, "192.0.2.200"), [4], "prefixes do");
     assert!(links(&subnets, "8.8.8.8").is_empty());
-    assert!(!matches!(subnets.announceable(), Announceable::Any));
+    assert!(!matches!(subnets.reach(), Reach::Any));
     assert!(subnets.waiting.contains_key("the default route's interface"));
-}
-
-#[test]
-fn candidates_for_an_address() {
-    let prefixes = ["192.0.0.0/16", "192.0.2.0/24", "198.51.100.0/31", "2001:db8::/64"];
-    let some = Announceable::Prefixes(prefixes.iter().map(|net| net.parse().unwrap()).collect());
-    for (ip, covered) in [
-        ("192.0.2.1", true),
-        ("192.0.2.0", false),
-        ("192.0.2.255", false),
-        ("192.0.3.255", true),
-        ("192.0.255.255", false),
-        ("198.51.100.0", true),
-        ("198.51.100.2", false),
-        ("2001:db8::", true),
-        ("2001:db8:0:1::", false),
-    ] {
-        assert_eq!(some.covers(ip.parse().unwrap()), covered, "{ip}");
-    }
-    assert!(Announceable::Any.covers("8.8.8.8".parse().unwrap()) && !Announceable::Any.is_nothing());
-}
-
-#[test]
-fn as_it_is_published() {
-    let some = Announceable::Prefixes(["192.0.2.0/24".parse().unwrap()].into());
-    for (value, text) in [(Announceable::Any, r#""any""#), (some, r#"{"prefixes":["192.0.2.0/24"]}"#)] {
-        assert_eq!(serde_json::to_string(&value).unwrap(), text);
-        assert_eq!(serde_json::from_str::<Announceable>(text).unwrap(), value);
-    }
 }

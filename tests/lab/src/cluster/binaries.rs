@@ -15,13 +15,13 @@ const PROGRAMS: [&str; 5] = ["etcd", "kube-apiserver", "kube-controller-manager"
 /// Programs of Debian's that a cluster is built with.
 const TOOLS: [&str; 3] = ["ip", "nft", "openssl"];
 
-/// The directory of the programs: `$RESPONDER_KUBE_BIN`.
-pub(super) fn directory() -> Result<PathBuf> {
+/// The directory of the programs: the one that is given, or `$RESPONDER_KUBE_BIN`.
+pub(super) fn directory(given: Option<PathBuf>) -> Result<PathBuf> {
     let how = "`cargo xtask kubernetes` builds them and prints their directory";
-    let dir = env::var_os(DIR).with_context(|| format!("{DIR} is not set: {how}"))?;
-    let dir = PathBuf::from(dir);
+    let dir = given.or_else(|| env::var_os(DIR).map(PathBuf::from));
+    let dir = dir.with_context(|| format!("{DIR} is not set: {how}"))?;
     for program in PROGRAMS {
-        ensure!(dir.join(program).is_file(), "no {program} in {DIR}={}: {how}", dir.display());
+        ensure!(dir.join(program).is_file(), "no {program} in {}: {how}", dir.display());
     }
     Ok(dir)
 }
@@ -33,7 +33,7 @@ pub fn cluster_or_skip(test: &str) -> bool {
     if !root_or_skip(test) || !tools_or_skip(test, &TOOLS) {
         return false;
     }
-    let found = directory();
+    let found = directory(None);
     if let Err(error) = &found {
         skip(test, &format!("{error:#}"));
     }

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
@@ -21,8 +21,9 @@ use super::{
 use crate::{lab::Lab, ns::NetNs, paths};
 
 /// What a [`Cluster`] is to consist of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ClusterBuilder {
+    pub(super) binaries: Option<PathBuf>,
     pub(super) nodes: u8,
     pub(super) controllers: bool,
     pub(super) kube_proxy: bool,
@@ -31,6 +32,13 @@ pub struct ClusterBuilder {
 }
 
 impl ClusterBuilder {
+    /// The directory of the control plane's programs (default: `$RESPONDER_KUBE_BIN`).
+    #[must_use]
+    pub fn binaries(mut self, directory: &Path) -> Self {
+        self.binaries = Some(directory.to_owned());
+        self
+    }
+
     /// Number of nodes, `n1`, `n2`, … (1 to 9; default 3).
     #[must_use]
     pub fn nodes(mut self, count: u8) -> Self {
@@ -77,7 +85,7 @@ impl ClusterBuilder {
     pub fn build(self) -> Result<Cluster> {
         ensure!((1..=9).contains(&self.nodes), "1 to 9 nodes, not {}", self.nodes);
         ensure!(!(self.keepable && self.delays), "relays end with this process: delays cannot be kept");
-        let bin = binaries::directory()?;
+        let bin = binaries::directory(self.binaries.clone())?;
         let names: Vec<String> = (1..=self.nodes).map(|number| format!("n{number}")).collect();
         let hosts: Vec<&str> = names.iter().map(String::as_str).collect();
         let lab = Lab::builder().hosts(&hosts).clients(&["c", "r"]).keepable(self.keepable).build()?;
@@ -115,7 +123,7 @@ impl ClusterBuilder {
             cluster.add_node_object(node.name())?;
             cluster.write_token(node.name())?;
         }
-        if self.kube_proxy {
+        if cluster.builder.kube_proxy {
             let proxies = KubeProxies::new(&cluster)?;
             cluster.nodes.iter().try_for_each(|node| proxies.start(node))?;
             cluster.nodes.iter().try_for_each(|node| proxies.wait_ready(&cluster, node))?;
