@@ -62,8 +62,7 @@ pub(super) fn agents(world: &mut World, show: &mut Show) -> Result<()> {
     let seen = watch.stop()?;
 
     kubectl(world, show, &["get", "leases", "-n", NAMESPACE])?;
-    let columns = "-o=custom-columns=TYPE:.type,REASON:.reason,SERVICE:.regarding.name,MESSAGE:.note";
-    kubectl(world, show, &["get", "events.events.k8s.io", "--sort-by=.eventTime", columns])?;
+    kubectl(world, show, &["get", "events", "--field-selector", "involvedObject.kind=Service"])?;
     let status = world.agent("n1")?.command(&["status"])?.ok()?;
     show.command("n1", "responder status", &status.stdout);
 

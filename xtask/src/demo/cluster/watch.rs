@@ -108,18 +108,41 @@ impl Seen {
         );
     }
 
-    /// Answers to requests on the connections, as a sentence; how many were lost.
-    pub(super) fn requests(&self) -> (String, usize) {
-        let sum = |of: fn(&Conversed) -> usize| self.talks.iter().map(of).sum::<usize>();
-        let (lost, all) = (sum(Conversed::lost), sum(|talk| talk.exchanges.len()));
-        let gap = self.talks.iter().map(Conversed::longest_gap).max().unwrap_or_default();
-        let connections = sum(|talk| talk.connections);
-        let text = format!(
-            "{lost} of {all}; longest wait {}; {connections} connections for {} clients",
-            millis(gap),
-            self.talks.len()
-        );
-        (text, lost)
+    /// What became of the requests.
+    pub(super) fn requests(&self) -> Requests {
+        let mut requests = Requests::default();
+        for talk in &self.talks {
+            let lost: Vec<bool> = talk.exchanges.iter().map(|exchange| exchange.answer.is_none()).collect();
+            requests.sent += lost.len();
+            requests.broken += talk.connections.saturating_sub(1);
+            // Attempts to connect that failed, and requests that were not answered at the second attempt either.
+            requests.lost += talk.errors.len().saturating_sub(talk.lost());
+            requests.lost += lost.windows(2).filter(|pair| *pair == [true, true]).count();
+            requests.lost += usize::from(lost.last() == Some(&true));
+            requests.longest = requests.longest.max(talk.longest_gap());
+        }
+        requests
+    }
+}
+
+/// What became of requests. One whose connection breaks is repeated on a new one, as HTTP clients do.
+#[derive(Default)]
+pub(super) struct Requests {
+    /// All.
+    pub(super) sent: usize,
+    /// Failed at the second attempt, too.
+    pub(super) lost: usize,
+    /// Connections that broke.
+    pub(super) broken: usize,
+    /// The longest time from one answer to the next.
+    pub(super) longest: Duration,
+}
+
+impl Requests {
+    /// As a sentence.
+    pub(super) fn told(&self) -> String {
+        let Self { sent, lost, broken, longest } = self;
+        format!("{lost} of {sent}; connections broken: {broken}; longest wait {}", millis(*longest))
     }
 }
 

@@ -134,15 +134,19 @@ impl World {
         Ok(items.iter().map(|lease| (name(lease), lease.clone())).collect())
     }
 
-    /// Which nodes are named in the claims, groups and exceptions.
+    /// Which nodes hold something: groups, or single addresses of others' groups.
     pub(super) fn holders(&self) -> Result<BTreeSet<String>> {
-        let named = |node: &&str, lease: &Value| {
-            lease["spec"].to_string().contains(&format!("\"{node}"))
-                || lease["metadata"]["annotations"].to_string().contains(&format!("{node}"))
-        };
-        let claims = self.leases("claim")?;
-        let holders = NODES.into_iter().filter(|node| claims.values().any(|lease| named(node, lease)));
-        Ok(holders.map(str::to_owned).collect())
+        let mut holders = BTreeSet::new();
+        for (name, lease) in self.leases("claim")? {
+            let record = lease["metadata"]["annotations"]["l2-responder.io/record"].as_str();
+            let record: Value =
+                serde_json::from_str(record.with_context(|| format!("{name} has no record"))?)?;
+            let named = format!("{} {}", record["holder"], record["exceptions"]);
+            holders.extend(
+                NODES.into_iter().filter(|node| named.contains(&format!("\"{node}"))).map(str::to_owned),
+            );
+        }
+        Ok(holders)
     }
 
     /// How many claims each node holds, as a sentence.
