@@ -82,6 +82,8 @@ struct Peer {
     view: View<Session>,
     /// When its incarnation was first seen.
     since: Duration,
+    /// Whether it counted as live when this was last looked at.
+    lives: bool,
 }
 
 /// What a write gives away, which must not be answered while the write may still happen.
@@ -293,6 +295,7 @@ impl Machine {
         if self.synced_at.is_none() || self.finished {
             return;
         }
+        self.note_lapses();
         self.give_up_if_the_watch_is_stale();
         if matches!(self.own, Own::In(_)) {
             self.revoke_expired();

@@ -95,7 +95,8 @@ impl Machine {
         };
         let lease = held.confirmed? + times.lease_duration;
         let margin = if self.has(Flaw::NoMargin) { Duration::ZERO } else { times.margin() };
-        Some(lease.min(self.watched_until + times.watch_limit()).saturating_sub(margin))
+        // Twice as long, so clocks may differ by twice as much.
+        Some((lease - margin).min((self.watched_until + times.watch_limit()).saturating_sub(margin * 2)))
     }
 
     pub(super) fn say_answer(&mut self, effects: &mut Vec<Effect>) {

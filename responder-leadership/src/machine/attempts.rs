@@ -43,9 +43,14 @@ impl Machine {
         }
     }
 
-    /// A number that no earlier write had.
-    pub(super) const fn next_number(&mut self) -> u64 {
-        self.number += 1;
+    /// A number that no earlier write had, none of the agents before this one either: it keeps up with the boot
+    /// clock, in µs.
+    ///
+    /// A successor that counted anew would take its predecessor's renewals for its own, and could write what is
+    /// stored already, which renews nothing.
+    pub(super) fn next_number(&mut self) -> u64 {
+        let clock = self.now.as_micros().try_into().unwrap_or(u64::MAX);
+        self.number = clock.max(self.number + 1);
         self.number
     }
 

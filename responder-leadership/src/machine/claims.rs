@@ -38,26 +38,51 @@ impl Machine {
         match view.seen {
             Seen::Good(claim) => match &claim.holder {
                 Some(holder) if self.is_me(holder) => self.hold(group, &claim),
-                holder => {
-                    let free = holder.as_ref().is_none_or(|holder| self.dead(holder));
-                    if free {
-                        self.take(group, &claim)
-                    } else {
-                        self.moves.remove(&group);
-                        self.bear(group, &claim)
-                    }
+                Some(holder) if self.dead(holder) => self.take(group, &claim),
+                Some(_) => {
+                    self.moves.remove(&group);
+                    self.bear(group, &claim)
                 }
+                None => self.take_unclear(group, &claim, view.changed_at),
             },
-            Seen::Bad(_) | Seen::Absent => {
-                let at = view.changed_at + self.unclear_for();
-                if self.now < at {
-                    self.wake_at(at);
-                    return Settled::No;
-                }
-                let nothing = Claim { holder: None, exceptions: [].into(), written: self.signature() };
-                self.take(group, &nothing)
+            Seen::Bad(_) => {
+                let nothing = self.nobodys();
+                self.take_unclear(group, &nothing, view.changed_at)
             }
+            Seen::Absent => self.create(group),
         }
+    }
+
+    fn nobodys(&mut self) -> Claim {
+        Claim { holder: None, exceptions: [].into(), written: self.signature() }
+    }
+
+    /// Takes what somebody may still hold who has not seen that the Lease does not say so any more.
+    fn take_unclear(&mut self, group: Group, claim: &Claim, since: Duration) -> Settled {
+        let at = since + self.unclear_for();
+        if self.now < at {
+            self.wake_at(at);
+            return Settled::No;
+        }
+        self.take(group, claim)
+    }
+
+    /// Creates an absent claim as nobody's. It may have been there, and been deleted, without this node having seen it,
+    /// which a creation does not exclude: so it is taken by another write, once that has become clear.
+    fn create(&mut self, group: Group) -> Settled {
+        if self.own_tier().is_none() {
+            return Settled::Yes;
+        }
+        let since = *self.free_since.entry(group).or_insert(self.now);
+        let count = u32::try_from(self.takers_before(group).len()).unwrap_or(u32::MAX);
+        let turn_at = since + self.settings.times.turn().saturating_mul(count);
+        if self.now < turn_at {
+            self.wake_at(turn_at);
+            return Settled::No;
+        }
+        let nothing = self.nobodys();
+        self.write_claim(group, nothing, Gives::default(), None);
+        Settled::No
     }
 
     /// Takes what is free when it is this node's turn.
@@ -111,7 +136,7 @@ impl Machine {
             if !self.reach.is_nothing() && self.is_giving() {
                 return Settled::No; // planned moves go one by one
             }
-            self.give(group, claim, to.as_ref(), reason);
+            self.give(group, claim, to, reason);
             return Settled::No;
         }
         let mut kept = Claim { exceptions: self.kept_exceptions(claim), ..claim.clone() };
@@ -131,49 +156,52 @@ impl Machine {
         Settled::No
     }
 
-    /// To whom a group should go, and why.
-    fn why_give(&mut self, group: Group) -> Option<(Option<SessionId>, String)> {
+    /// To whom a group should go, and why. Without a successor it stays, and nothing is answered that may not be.
+    fn why_give(&mut self, group: Group) -> Option<(SessionId, String)> {
         let successor = self.successor(group);
         if self.stopping.is_some() {
             // Without a successor the end of the session frees it.
-            return successor.map(|(_, id)| (Some(id), "the agent ends".to_owned()));
+            return successor.map(|(_, id)| (id, "the agent ends".to_owned()));
         }
         match &self.fitness {
-            Fitness::Unfit(reason) => return Some((successor.map(|(_, id)| id), reason.clone())),
+            Fitness::Unfit(reason) => return Some((successor?.1, reason.clone())),
             Fitness::LastResort(reason) => {
                 if let Some((Tier::Fit, id)) = successor {
-                    return Some((Some(id), reason.clone()));
+                    return Some((id, reason.clone()));
                 }
             }
             Fitness::Fit => {}
         }
         if self.reach.is_nothing() {
-            return Some((successor.map(|(_, id)| id), "no link can announce anything".to_owned()));
+            return Some((successor?.1, "no link can announce anything".to_owned()));
         }
-        if let Some(to) = self.moves.remove(&group) {
-            if to == self.settings.node {
-                return None;
-            }
+        if let Some(to) = self.moves.get(&group).cloned() {
             let found = self.others().find(|(tier, id)| *tier == Tier::Fit && id.node == to);
-            match found {
-                Some((_, id)) => return Some((Some(id), "an administrator has asked for it".to_owned())),
-                None => {
-                    let reason = format!("{to} has no session that is fit to hold it");
-                    self.tell(Note::MoveRefused { group, reason });
-                }
+            if let Some((_, id)) = found {
+                return Some((id, "an administrator has asked for it".to_owned()));
+            }
+            self.moves.remove(&group);
+            if to != self.settings.node {
+                let reason = format!("{to} has no session that is fit to hold it");
+                self.tell(Note::MoveRefused { group, reason });
             }
         }
         let demand = self.demand.get(usize::from(group))?;
-        let (_, id) = successor?;
+        // One that is less willing would give it back.
+        let (_, id) = successor.filter(|(tier, _)| self.own_tier().is_some_and(|own| *tier <= own))?;
         let useless = !demand.is_empty() && !demand.iter().any(|(vip, eligible)| self.able(vip, eligible));
         let useful = demand.iter().any(|(vip, eligible)| self.other_able(&id.node, vip, eligible));
-        (useless && useful).then(|| (Some(id), "none of its addresses can be answered here".to_owned()))
+        (useless && useful).then(|| (id, "none of its addresses can be answered here".to_owned()))
     }
 
-    fn give(&mut self, group: Group, claim: &Claim, to: Option<&SessionId>, reason: String) {
-        let given =
-            Claim { holder: to.cloned(), exceptions: self.kept_exceptions(claim), written: self.signature() };
-        let note = Note::HandedOver { group, to: to.cloned(), reason };
+    fn give(&mut self, group: Group, claim: &Claim, to: SessionId, reason: String) {
+        let to = Some(to);
+        let given = Claim {
+            holder: to.clone(),
+            exceptions: self.kept_exceptions(claim),
+            written: self.signature(),
+        };
+        let note = Note::HandedOver { group, to, reason };
         // Its exceptions that are this node's go with the group.
         let own = claim.exceptions.iter().filter(|(_, id)| self.is_me(id));
         let gives = Gives { group: true, vips: own.map(|(vip, _)| *vip).collect() };

@@ -28,7 +28,7 @@ impl Machine {
             if claim.exceptions.contains_key(vip) || self.able(vip, eligible) {
                 continue;
             }
-            if let Some(bearer) = self.bearer(vip, eligible) {
+            if let Some((_, bearer)) = self.bearer(vip, eligible) {
                 claim.exceptions.insert(*vip, bearer.clone());
                 placed.insert(*vip, Some(bearer));
             }
@@ -75,12 +75,10 @@ impl Machine {
             return Some(None);
         };
         self.unwanted.remove(vip);
-        let leaving = match &self.fitness {
-            Fitness::Fit => self.stopping.is_some(),
-            Fitness::LastResort(_) => self.stopping.is_some() || self.another_is_fit(),
-            Fitness::Unfit(_) => true,
-        };
-        if !leaving && self.able(vip, &eligible) {
+        let unfit = matches!(self.fitness, Fitness::Unfit(_));
+        let leaves = self.stopping.is_some() || unfit || !self.able(vip, &eligible);
+        let reluctant = matches!(self.fitness, Fitness::LastResort(_)) && self.another_is_fit();
+        if !leaves && !reluctant {
             return None;
         }
         let holder = claim.holder.as_ref()?;
@@ -88,7 +86,13 @@ impl Machine {
         if willing && self.other_able(&holder.node, vip, &eligible) {
             return Some(None);
         }
-        self.bearer(vip, &eligible).filter(|id| id != holder).map(Some)
+        // Another last resort would pass it back.
+        let bearer = self.bearer(vip, &eligible).filter(|(tier, _)| leaves || *tier == Tier::Fit);
+        match bearer {
+            Some((_, id)) => Some((id != *holder).then_some(id)),
+            // Rather nobody's than here: the holder gives it to the first node that may have it.
+            None => unfit.then_some(None),
+        }
     }
 
     /// Whether a VIP has been held, or unwanted, long enough: whoever gave it may have known more.
@@ -98,7 +102,8 @@ impl Machine {
         } else if self.stopping.is_some() || matches!(self.fitness, Fitness::Unfit(_)) {
             self.now
         } else {
-            let since = self.received.get(vip).copied().unwrap_or(self.now);
+            // It may have been given while this session was not known to be ours.
+            let since = *self.received.entry(*vip).or_insert(self.now);
             since + self.settings.times.turn() * GRACE_TURNS
         };
         if self.now < at {

@@ -23,6 +23,30 @@ impl Machine {
         live.then_some(session)
     }
 
+    /// Has everything looked at again when a peer is not live any more, whether it held something or not: others may
+    /// have waited for it.
+    pub(super) fn note_lapses(&mut self) {
+        let lives: Vec<bool> = self.peers.keys().map(|node| self.live(node).is_some()).collect();
+        let mut lapsed = false;
+        let mut next = None;
+        for (peer, lives) in self.peers.values_mut().zip(lives) {
+            lapsed |= peer.lives && !lives;
+            peer.lives = lives;
+        }
+        for (node, peer) in &self.peers {
+            if let Some(session) = peer.view.seen.good().filter(|_| peer.lives && *node != self.settings.node) {
+                let expiry = self.expiry(&peer.view, session);
+                next = Some(next.map_or(expiry, |next: Duration| next.min(expiry)));
+            }
+        }
+        if lapsed {
+            self.unsettle_all();
+        }
+        if let Some(next) = next {
+            self.wake_at(next);
+        }
+    }
+
     fn expiry(&self, view: &View<Session>, session: &Session) -> Duration {
         view.changed_at + session.duration.max(self.settings.times.lease_duration)
     }

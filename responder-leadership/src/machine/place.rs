@@ -1,6 +1,6 @@
 //! Who may and who should answer.
 
-use std::net::IpAddr;
+use std::{cmp::Reverse, net::IpAddr};
 
 use super::Machine;
 use crate::{
@@ -48,7 +48,8 @@ impl Machine {
 
     /// Whether this node may answer for a VIP that it holds.
     pub(super) fn able(&self, vip: &IpAddr, eligible: &Eligible) -> bool {
-        eligible.includes(&self.settings.node) && self.reach.covers(vip)
+        let unfit = matches!(self.fitness, Fitness::Unfit(_));
+        !unfit && eligible.includes(&self.settings.node) && self.reach.covers(vip)
     }
 
     /// Whether another node may answer for a VIP that it holds.
@@ -58,12 +59,15 @@ impl Machine {
 
     /// The nodes that come before this one to take a group.
     pub(super) fn takers_before(&self, group: Group) -> Vec<NodeName> {
-        let own_tier = self.own_tier();
         let key = key(group);
-        let own = score(&self.settings.node, &key);
+        let demand = self.demand.get(usize::from(group));
+        let useful = demand.is_none_or(|demand| {
+            demand.is_empty() || demand.iter().any(|(vip, eligible)| self.able(vip, eligible))
+        });
+        let own = self.own_tier().map(|tier| (tier, !useful, Reverse(score(&self.settings.node, &key))));
         let before = self.others().filter(|(tier, id)| {
-            own_tier
-                .is_none_or(|own_tier| *tier < own_tier || (*tier == own_tier && score(&id.node, &key) > own))
+            let rank = (*tier, !self.useful(&id.node, group), Reverse(score(&id.node, &key)));
+            own.is_none_or(|own| rank < own)
         });
         before.map(|(_, id)| id.node).collect()
     }
@@ -71,21 +75,23 @@ impl Machine {
     /// The best node to be given a group; one that may answer for some VIP of it, where any is known.
     pub(super) fn successor(&self, group: Group) -> Option<(Tier, SessionId)> {
         let key = key(group);
-        let demand = self.demand.get(usize::from(group));
-        let useful = |node: &NodeName| {
-            demand.is_none_or(|demand| {
-                demand.is_empty() || demand.iter().any(|(vip, eligible)| self.other_able(node, vip, eligible))
-            })
-        };
-        self.others()
-            .min_by_key(|(tier, id)| (*tier, !useful(&id.node), std::cmp::Reverse(score(&id.node, &key))))
+        self.others().min_by_key(|(tier, id)| {
+            (*tier, !self.useful(&id.node, group), Reverse(score(&id.node, &key)))
+        })
+    }
+
+    /// Whether another node may answer for some VIP of a group, where any is known.
+    fn useful(&self, node: &NodeName, group: Group) -> bool {
+        self.demand.get(usize::from(group)).is_none_or(|demand| {
+            demand.is_empty() || demand.iter().any(|(vip, eligible)| self.other_able(node, vip, eligible))
+        })
     }
 
     /// The best other node to be given a VIP.
-    pub(super) fn bearer(&self, vip: &IpAddr, eligible: &Eligible) -> Option<SessionId> {
+    pub(super) fn bearer(&self, vip: &IpAddr, eligible: &Eligible) -> Option<(Tier, SessionId)> {
         let key = vip.to_string();
         let able = self.others().filter(|(_, id)| self.other_able(&id.node, vip, eligible));
-        able.min_by_key(|(tier, id)| (*tier, std::cmp::Reverse(score(&id.node, &key)))).map(|(_, id)| id)
+        able.min_by_key(|(tier, id)| (*tier, Reverse(score(&id.node, &key))))
     }
 }
 

@@ -196,7 +196,7 @@ impl Machine {
         let (Some(unseen), incarnation) = (held.unseen, held.incarnation) else {
             return;
         };
-        let at = unseen + times.watch_limit() - times.margin();
+        let at = unseen + times.watch_limit() - times.margin() * 2;
         if self.now < at {
             self.wake_at(at);
             return;
