@@ -325,7 +325,8 @@ impl World {
         if agent.spun.0 == self.t {
             agent.spun.1 += 1;
             if agent.spun.1 > SPINS {
-                return self.violated(format!("{} wants to be woken again and again", self.hosts[host].label));
+                return self
+                    .violated(format!("{} wants to be woken again and again", self.hosts[host].label));
             }
         } else {
             agent.spun = (self.t, 1);

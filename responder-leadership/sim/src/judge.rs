@@ -97,7 +97,10 @@ impl World {
             self.judge.writes += 1;
             // A successor settles what its predecessor may have been writing.
             if self.phase == Phase::Quiet {
-                self.violated(format!("{} writes {object}, and nothing has gone wrong", self.hosts[host].label));
+                self.violated(format!(
+                    "{} writes {object}, and nothing has gone wrong",
+                    self.hosts[host].label
+                ));
             }
         }
     }
@@ -123,10 +126,13 @@ impl World {
         let h = &self.hosts[host];
         let eligible = self.demand[vip].as_ref()?;
         // Of two that have the same name only one can have the session.
-        let twins = self.hosts.iter().filter(|other| other.node == h.node && other.agent.is_some()).count() > 1;
-        let counts = |agent: &Agent| agent.stopping.is_none() && (!twins || agent.machine.session().is_some());
+        let twins =
+            self.hosts.iter().filter(|other| other.node == h.node && other.agent.is_some()).count() > 1;
+        let counts =
+            |agent: &Agent| agent.stopping.is_none() && (!twins || agent.machine.session().is_some());
         let running = h.agent.as_ref().is_some_and(counts);
-        if !running || !eligible.includes(&self.setup.nodes[h.node]) || !h.reach.covers(&self.setup.vips[vip]) {
+        if !running || !eligible.includes(&self.setup.nodes[h.node]) || !h.reach.covers(&self.setup.vips[vip])
+        {
             return None;
         }
         match h.fitness {
@@ -156,7 +162,9 @@ impl World {
                     match self.able(host, vip) {
                         None => return Some(format!("{name} is answered by {label}, which may not")),
                         Some(false) if fit => {
-                            return Some(format!("{name} is answered by {label}, the last resort, though a fit node could"));
+                            return Some(format!(
+                                "{name} is answered by {label}, the last resort, though a fit node could"
+                            ));
                         }
                         Some(_) => {}
                     }
@@ -189,7 +197,11 @@ impl World {
             let interval = if holds { h.times.renew_interval } else { h.times.idle_renew_interval };
             let most = ns / (crate::clock::ns(interval) * 97 / 100) + 2;
             if *n > most {
-                return Some(format!("{} has renewed {n} times in {} ms, more than {most}", h.label, ns / MS));
+                return Some(format!(
+                    "{} has renewed {n} times in {} ms, more than {most}",
+                    h.label,
+                    ns / MS
+                ));
             }
         }
         None

@@ -20,13 +20,13 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use self::world::World;
 pub use self::{
     fault::{Fault, Faults},
     setup::Profile,
     tally::Tally,
     world::Violation,
 };
-use self::world::World;
 
 /// What a schedule has shown.
 #[derive(Debug)]

@@ -35,9 +35,11 @@ impl World {
             Phase::Faults => self.calm_down(),
             Phase::Calm => {
                 if let Some(unrest) = self.unrest() {
-                    return self.violated(format!("{unrest}, {} ms after the last fault", self.recovery() / MS));
+                    return self
+                        .violated(format!("{unrest}, {} ms after the last fault", self.recovery() / MS));
                 }
-                let after = self.judge.changed_at.saturating_sub(self.setup.faults_end) * 100 / self.recovery();
+                let after =
+                    self.judge.changed_at.saturating_sub(self.setup.faults_end) * 100 / self.recovery();
                 self.tally.at_most("percent of the bound until the last change after the faults", after);
                 self.begin(Phase::Quiet, self.quiet());
             }
@@ -120,7 +122,8 @@ impl World {
     }
 
     fn end(&mut self) {
-        let running: Vec<usize> = (0..self.hosts.len()).filter(|host| self.hosts[*host].agent.is_some()).collect();
+        let running: Vec<usize> =
+            (0..self.hosts.len()).filter(|host| self.hosts[*host].agent.is_some()).collect();
         if running.is_empty() || self.setup.ending == Ending::Nothing {
             self.phase = Phase::Over;
             return;
@@ -174,7 +177,8 @@ impl World {
         if let Some(unrest) = self.unrest() {
             return self.violated(format!("{unrest}, {} ms after a node was lost", self.failover() / MS));
         }
-        if let Some(host) = self.hosts.iter().find(|h| h.agent.as_ref().is_some_and(|a| a.stopping.is_some())) {
+        if let Some(host) = self.hosts.iter().find(|h| h.agent.as_ref().is_some_and(|a| a.stopping.is_some()))
+        {
             return self.violated(format!("{} was told to stop and has not finished", host.label));
         }
         let (writes, most) = (self.judge.writes, self.concerned + 1);

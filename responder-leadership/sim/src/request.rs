@@ -8,7 +8,6 @@ use responder_leadership::{
 
 use crate::{
     api::{Answer, told},
-
     world::{Next, World},
 };
 
@@ -153,7 +152,9 @@ impl World {
         let answer = self.api.write(&request.object, *base, content);
         let host = request.host;
         if self.trace {
-            self.say(Some(host), || format!("   at the API server: {} by write {number}: {answer:?}", request.object));
+            self.say(Some(host), || {
+                format!("   at the API server: {} by write {number}: {answer:?}", request.object)
+            });
         }
         if request.over {
             self.tally.count("write: landed late");
@@ -168,7 +169,8 @@ impl World {
                 self.spread();
             }
             Answer::Same(_) => {
-                let what = format!("{} is written without a change: that stops no late write", request.object);
+                let what =
+                    format!("{} is written without a change: that stops no late write", request.object);
                 self.violated(what);
             }
             Answer::Conflict => self.judge_refused(),

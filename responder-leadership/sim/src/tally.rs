@@ -115,7 +115,9 @@ pub(crate) const EVERYTHING: &[&str] = &[
 
 pub(crate) fn event(event: &Event) -> &'static str {
     match event {
-        Event::Session { via: Via::Read, .. } | Event::Claim { via: Via::Read, .. } => "event: seen by a read",
+        Event::Session { via: Via::Read, .. } | Event::Claim { via: Via::Read, .. } => {
+            "event: seen by a read"
+        }
         Event::Session { seen, .. } => match seen {
             Seen::Good(_) => "event: session, good",
             Seen::Bad(_) => "event: session, bad",

@@ -173,7 +173,10 @@ impl World {
                 }
             }
             Next::Kill { host, generation } => {
-                if self.hosts[host].generation == generation && self.hosts[host].agent.is_some() && self.faults {
+                if self.hosts[host].generation == generation
+                    && self.hosts[host].agent.is_some()
+                    && self.faults
+                {
                     self.die(host);
                     self.start_later(host, 0, Start::Adopting);
                 }
@@ -211,7 +214,11 @@ impl World {
             let violation = Violation { at: self.t, what: what.into() };
             if self.trace {
                 for host in &self.hosts {
-                    println!("{} at the end: {:#?}", host.label, host.agent.as_ref().map(|agent| &agent.machine));
+                    println!(
+                        "{} at the end: {:#?}",
+                        host.label,
+                        host.agent.as_ref().map(|agent| &agent.machine)
+                    );
                 }
                 println!("VIOLATION {violation}");
             }

@@ -196,11 +196,8 @@ impl Machine {
 
     fn give(&mut self, group: Group, claim: &Claim, to: SessionId, reason: String) {
         let to = Some(to);
-        let given = Claim {
-            holder: to.clone(),
-            exceptions: self.kept_exceptions(claim),
-            written: self.signature(),
-        };
+        let given =
+            Claim { holder: to.clone(), exceptions: self.kept_exceptions(claim), written: self.signature() };
         let note = Note::HandedOver { group, to, reason };
         // Its exceptions that are this node's go with the group.
         let own = claim.exceptions.iter().filter(|(_, id)| self.is_me(id));

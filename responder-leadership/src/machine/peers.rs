@@ -34,7 +34,8 @@ impl Machine {
             peer.lives = lives;
         }
         for (node, peer) in &self.peers {
-            if let Some(session) = peer.view.seen.good().filter(|_| peer.lives && *node != self.settings.node) {
+            if let Some(session) = peer.view.seen.good().filter(|_| peer.lives && *node != self.settings.node)
+            {
                 let expiry = self.expiry(&peer.view, session);
                 next = Some(next.map_or(expiry, |next: Duration| next.min(expiry)));
             }

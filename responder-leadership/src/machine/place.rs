@@ -75,9 +75,8 @@ impl Machine {
     /// The best node to be given a group; one that may answer for some VIP of it, where any is known.
     pub(super) fn successor(&self, group: Group) -> Option<(Tier, SessionId)> {
         let key = key(group);
-        self.others().min_by_key(|(tier, id)| {
-            (*tier, !self.useful(&id.node, group), Reverse(score(&id.node, &key)))
-        })
+        self.others()
+            .min_by_key(|(tier, id)| (*tier, !self.useful(&id.node, group), Reverse(score(&id.node, &key))))
     }
 
     /// Whether another node may answer for some VIP of a group, where any is known.

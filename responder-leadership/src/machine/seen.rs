@@ -117,8 +117,11 @@ impl Machine {
     pub(super) fn see_session(&mut self, node: &NodeName, version: Version, seen: Seen<Session>) {
         let was_live = self.live(node).is_some();
         let now = self.now;
-        let peer =
-            self.peers.entry(node.clone()).or_insert_with(|| Peer { view: View::unseen(now), since: now, lives: false });
+        let peer = self.peers.entry(node.clone()).or_insert_with(|| Peer {
+            view: View::unseen(now),
+            since: now,
+            lives: false,
+        });
         let told = |seen: &Seen<Session>| {
             seen.good().map(|s| (s.id.clone(), s.state.clone(), s.fitness.clone(), s.reach.clone()))
         };

@@ -17,12 +17,19 @@ use super::show::Show;
 /// Plays all scenes. What is returned keeps everything running.
 pub(super) fn play(show: &mut Show, keep: bool, no_kube_proxy: bool) -> Result<World> {
     let mut world = announce::cluster(show, keep, no_kube_proxy)?;
-    announce::agents(&mut world, show)?;
-    moves::crash(&mut world, show)?;
-    moves::drain(&world, show)?;
-    moves::rolling_restart(&mut world, show)?;
-    partition::cut_off(&world, show)?;
-    Ok(world)
+    let played = scenes(&mut world, show);
+    if played.is_err() || !show.holds() {
+        world.show_logs(show);
+    }
+    played.map(|()| world)
+}
+
+fn scenes(world: &mut World, show: &mut Show) -> Result<()> {
+    announce::agents(world, show)?;
+    moves::crash(world, show)?;
+    moves::drain(world, show)?;
+    moves::rolling_restart(world, show)?;
+    partition::cut_off(world, show)
 }
 
 /// Leaves it running, and says how to look around.

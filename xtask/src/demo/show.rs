@@ -66,6 +66,11 @@ impl Show {
         self.claims.push(Claim { scene: self.title.clone(), text: text.to_owned(), measured, holds });
     }
 
+    /// Whether every claim so far holds.
+    pub(super) fn holds(&self) -> bool {
+        self.claims.iter().all(|claim| claim.holds)
+    }
+
     fn mark(&self, holds: bool) -> String {
         if holds { self.paint("32", "ok    ") } else { self.paint("1;31", "FAILED") }
     }

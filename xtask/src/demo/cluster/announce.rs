@@ -21,7 +21,7 @@ const GREEDY: &str = "greedy";
 pub(super) fn cluster(show: &mut Show, keep: bool, no_kube_proxy: bool) -> Result<World> {
     let world = step("etcd, kube-apiserver, three nodes", || World::build(keep, no_kube_proxy))?;
     show.say(&picture(&world.cluster));
-    show.scene("A cluster with Services of type LoadBalancer, and nobody who announces their addresses");
+    show.scene("Services of type LoadBalancer, and nobody who announces their addresses");
     show.say(&match (&world.no_proxy, world.cluster.proxy_mode()) {
         (None, Some(mode)) => {
             format!("kube-proxy runs on each node and forwards in mode {}", mode.name())
@@ -75,12 +75,12 @@ pub(super) fn agents(world: &mut World, show: &mut Show) -> Result<()> {
 
     let one = seen.reports.values().filter(|report| report.by_mac.len() == 1).count();
     show.claim(
-        "addresses that one node answers for, and no other",
-        format!("{one} of {} (asked {} times)", seen.reports.len(), seen.asked()),
+        "addresses that exactly one node answers for",
+        format!("{one} of {}, asked {} times", seen.reports.len(), seen.asked()),
         one == seen.reports.len(),
     );
     show.claim(
-        "nodes that share the work, by claims",
+        "claims held by each node",
         world.balance()?,
         kernel.len() > 1 && world.holders()?.len() == NODES.len(),
     );
@@ -90,20 +90,20 @@ pub(super) fn agents(world: &mut World, show: &mut Show) -> Result<()> {
         .flat_map(|report| report.by_mac.keys().map(|mac| world.node_of(*mac)))
         .collect();
     show.claim(
-        &format!("{LOCAL} (externalTrafficPolicy: Local) is announced where its endpoints are"),
+        &format!("{LOCAL}, whose endpoints are on {}, is announced by", LOCAL_NODES.join(" and ")),
         by.iter().cloned().collect::<Vec<_>>().join(", "),
         by.iter().all(|node| LOCAL_NODES.contains(&node.as_str())),
     );
     let asked = tools::arping(client, "eth0", router, &[])?;
     let answers: BTreeSet<Mac> = asked.macs.iter().copied().collect();
     show.claim(
-        &format!("{GREEDY}, which asks for the router's address {router}, is refused"),
-        "only the router answers for it",
+        &format!("{GREEDY}, which asks for the router's address, is refused"),
+        format!("only the router answers for {router}"),
         answers.iter().eq([&world.cluster.host("r").mac()]),
     );
     let servers = vips().map(|vip| world.ask(vip)).collect::<Result<Vec<_>>>()?;
     show.claim(
-        "HTTP requests to the addresses that are answered",
+        "addresses that answer an HTTP request",
         format!("{} of {}", servers.len(), vips().count()),
         servers.len() == vips().count(),
     );

@@ -39,9 +39,7 @@ impl Holder {
 
 /// The power of a node fails.
 pub(super) fn crash(world: &mut World, show: &mut Show) -> Result<()> {
-    show.scene(
-        "A node loses power: nothing is handed over, its Lease runs out, the others take what it held",
-    );
+    show.scene("A node loses power: its Lease runs out, and the others take what it held");
     let watch = Watch::start(world)?;
     let dead = Holder::of_web(world, &watch)?;
     show.say(&format!(
@@ -63,16 +61,12 @@ pub(super) fn crash(world: &mut World, show: &mut Show) -> Result<()> {
     )?;
     let silence = seen.silence(|vip| dead.held.contains(vip));
     show.claim(
-        &format!("{} addresses silent until another node answered (--lease-duration 3s)", dead.held.len()),
-        millis(silence),
+        &format!("silence of {}'s {} addresses", dead.name, dead.held.len()),
+        format!("{} (--lease-duration 3s)", millis(silence)),
         silence < LEASE + REACTION,
     );
     let elsewhere = seen.unanswered(|vip| !dead.held.contains(vip));
-    show.claim(
-        "questions for the other nodes' addresses without an answer",
-        elsewhere.to_string(),
-        elsewhere == 0,
-    );
+    show.claim("unanswered questions for the other nodes' addresses", elsewhere.to_string(), elsewhere == 0);
     seen.claim_single(show);
     show.say(&format!(
         "the clients' requests lost: {} (a crash breaks what was open)",
@@ -86,13 +80,14 @@ pub(super) fn crash(world: &mut World, show: &mut Show) -> Result<()> {
     let agent = world.agent(dead.name)?;
     agent.restart()?;
     agent.wait_ready()?;
+    world.wait_kube_proxy(dead.name)?;
     world.services(&NODES)?;
     watch.wait_answers(200)?;
     let seen = watch.stop()?;
     let moved = seen.reports.values().filter(|report| report.by_mac.len() > 1).count();
     show.claim(
-        "addresses that move back when the node returns (they stay: a move breaks connections)",
-        format!("{moved} of {}; claims: {}", seen.reports.len(), world.balance()?),
+        "addresses that move back when the node returns",
+        format!("{moved} of {}: a move breaks connections", seen.reports.len()),
         moved == 0,
     );
     Ok(())
@@ -119,31 +114,24 @@ pub(super) fn drain(world: &World, show: &mut Show) -> Result<()> {
     );
     let silence = seen.silence(|_| true);
     show.claim(
-        &format!("longest silence of one of its {} addresses", holder.held.len()),
-        millis(silence),
+        &format!("silence of {}'s {} addresses", holder.name, holder.held.len()),
+        format!("{} at the most", millis(silence)),
         silence < AT_ONCE,
     );
     seen.claim_single(show);
     let requests = seen.requests();
-    show.claim(
-        "requests lost (one whose connection breaks is repeated)",
-        requests.told(),
-        requests.lost == 0,
+    show.claim("requests lost", requests.told(), requests.lost == 0);
+    show.say(
+        "an open connection breaks when its address moves, because what keeps track of it (kube-proxy's rules, the \
+         kernel) is the node's own; the client repeats its request on a new one, as HTTP clients do",
     );
-    if requests.broken > 0 {
-        show.say(
-            "an open connection breaks because kube-proxy's connection tracking is each node's own: the new node \
-             does not know it",
-        );
-    }
     kubectl(world, show, &["annotate", "node", holder.name, "l2-responder.io/drain-"])
 }
 
 /// Every agent is replaced, as by `kubectl rollout restart` of a DaemonSet with `maxSurge`.
 pub(super) fn rolling_restart(world: &mut World, show: &mut Show) -> Result<()> {
-    show.scene("Planned: a rolling restart of all agents (each one's successor starts before it ends)");
-    let claims = |world: &World| world.leases("claim");
-    let before = claims(world)?;
+    show.scene("Planned: a rolling restart of all agents, each one's successor waiting before it ends");
+    let before = world.hands()?;
     let watch = Watch::start(world)?;
     for node in NODES {
         let old = world.agent(node)?;
@@ -164,11 +152,11 @@ pub(super) fn rolling_restart(world: &mut World, show: &mut Show) -> Result<()> 
     watch.wait_requests(50)?;
     let seen = watch.stop()?;
     let unanswered = seen.unanswered(|_| true);
-    show.claim("questions without an answer", format!("{unanswered} of {}", seen.asked()), unanswered == 0);
-    let after = claims(world)?;
-    let changed = before.iter().filter(|(name, lease)| after.get(*name) != Some(lease)).count();
+    show.claim("unanswered questions", format!("{unanswered} of {}", seen.asked()), unanswered == 0);
+    let after = world.hands()?;
+    let changed = before.iter().filter(|(name, hands)| after.get(*name) != Some(hands)).count();
     show.claim(
-        "claims (Leases) that have changed",
+        "Leases that changed hands",
         format!("{changed} of {}", after.len()),
         changed == 0 && after.len() == before.len(),
     );

@@ -51,18 +51,18 @@ pub(super) fn cut_off(world: &World, show: &mut Show) -> Result<()> {
     let shortest = gaps.iter().flatten().min().copied().unwrap_or_default();
     show.claim(
         &format!("{} fell silent by itself before another answered", holder.name),
-        format!("at least {} before, on {} addresses", millis(shortest), gaps.len()),
+        format!("{} before, or more", millis(shortest)),
         gaps.len() == holder.held.len() && gaps.iter().all(Option::is_some),
     );
     let silence = seen.silence(held);
-    show.claim("silence of its addresses (--lease-duration 3s)", millis(silence), silence < LEASE + REACTION);
+    show.claim(
+        &format!("silence of {}'s {} addresses", holder.name, holder.held.len()),
+        format!("{} at the most", millis(silence)),
+        silence < LEASE + REACTION,
+    );
     seen.claim_single(show);
     let elsewhere = seen.unanswered(|vip| !held(vip));
-    show.claim(
-        "questions for the other nodes' addresses without an answer",
-        elsewhere.to_string(),
-        elsewhere == 0,
-    );
+    show.claim("unanswered questions for the other nodes' addresses", elsewhere.to_string(), elsewhere == 0);
     show.claim(
         "addresses that move when the partition heals",
         back.iter().filter(|(vip, mac)| healed.get(vip) != Some(mac)).count().to_string(),

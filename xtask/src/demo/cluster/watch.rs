@@ -102,8 +102,8 @@ impl Seen {
         let doubles: usize = self.reports.values().map(|report| report.doubles.len()).sum();
         let late: usize = self.reports.values().map(late_answers).sum();
         show.claim(
-            "questions answered by two nodes, or by the old one after the new one",
-            format!("{} of {}", doubles + late, self.asked()),
+            "answers by two nodes, or by the old one after the new",
+            format!("{} to {} questions", doubles + late, self.asked()),
             doubles + late == 0,
         );
     }
@@ -120,6 +120,7 @@ impl Seen {
             requests.lost += lost.windows(2).filter(|pair| *pair == [true, true]).count();
             requests.lost += usize::from(lost.last() == Some(&true));
             requests.longest = requests.longest.max(talk.longest_gap());
+            requests.errors.extend(talk.errors.iter().map(|(_, error)| error.clone()));
         }
         requests
     }
@@ -136,13 +137,16 @@ pub(super) struct Requests {
     pub(super) broken: usize,
     /// The longest time from one answer to the next.
     pub(super) longest: Duration,
+    /// What happened to connections.
+    errors: Vec<String>,
 }
 
 impl Requests {
     /// As a sentence.
     pub(super) fn told(&self) -> String {
-        let Self { sent, lost, broken, longest } = self;
-        format!("{lost} of {sent}; connections broken: {broken}; longest wait {}", millis(*longest))
+        let Self { sent, lost, broken, longest, errors } = self;
+        let why = if *lost > 0 { format!("; {}", errors.join(", ")) } else { String::new() };
+        format!("{lost} of {sent}; connections broken: {broken}; longest wait {}{why}", millis(*longest))
     }
 }
 

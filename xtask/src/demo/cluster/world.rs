@@ -3,13 +3,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     env,
-    net::{IpAddr, Ipv6Addr},
+    io::{Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream},
     process::Command,
 };
 
 use anyhow::{Context as _, Result};
-use responder_lab::{Cluster, ClusterAgent, Lab, Mac, NAMESPACE, Process, ProxyMode, Service};
+use responder_lab::{Cluster, ClusterAgent, Lab, Mac, NAMESPACE, Process, ProxyMode, Service, wait_until};
 use serde_json::Value;
+
+use super::watch::SOON;
+use crate::demo::show::Show;
 
 /// The nodes.
 pub(super) const NODES: [&str; 3] = ["n1", "n2", "n3"];
@@ -86,6 +90,23 @@ impl World {
         Ok(())
     }
 
+    /// Waits until the kube-proxy of a node that has been switched on has written its rules.
+    pub(super) fn wait_kube_proxy(&self, node: &str) -> Result<()> {
+        if self.no_proxy.is_some() {
+            return Ok(());
+        }
+        let healthy = || {
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, 10256))?;
+            stream.set_read_timeout(Some(SOON))?;
+            stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer.lines().next().is_some_and(|status| status.contains(" 200 ")))
+        };
+        let ns = self.cluster.host(node).ns();
+        wait_until(&format!("kube-proxy of {node}"), SOON, || ns.run(healthy).ok()?.then_some(()))
+    }
+
     /// Makes the Services, with ready endpoints on these nodes.
     pub(super) fn services(&self, on: &[&str]) -> Result<()> {
         let services: Vec<Service> = SERVICES
@@ -118,6 +139,15 @@ impl World {
         self.agents.get_mut(node).with_context(|| format!("no agent on {node}"))
     }
 
+    /// The end of what the agents have logged.
+    pub(super) fn show_logs(&self, show: &Show) {
+        for (node, agent) in &self.agents {
+            let log = agent.log();
+            let lines: Vec<&str> = log.lines().collect();
+            show.command(node, "tail agent.log", &lines[lines.len().saturating_sub(15)..].join("\n"));
+        }
+    }
+
     /// The node with this hardware address; the address itself if it is nobody's.
     pub(super) fn node_of(&self, mac: Mac) -> String {
         let node = NODES.into_iter().find(|node| self.cluster.host(node).mac() == mac);
@@ -147,6 +177,16 @@ impl World {
             );
         }
         Ok(holders)
+    }
+
+    /// In whose hands each session and claim is, since when, and how often that has changed.
+    pub(super) fn hands(&self) -> Result<BTreeMap<String, [Value; 3]>> {
+        let mut leases = self.leases("session")?;
+        leases.append(&mut self.leases("claim")?);
+        let hands = |lease: &Value| {
+            ["holderIdentity", "acquireTime", "leaseTransitions"].map(|field| lease["spec"][field].clone())
+        };
+        Ok(leases.iter().map(|(name, lease)| (name.clone(), hands(lease))).collect())
     }
 
     /// How many claims each node holds, as a sentence.
