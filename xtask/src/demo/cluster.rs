@@ -52,7 +52,7 @@ pub(super) fn keep(world: &World, show: &Show) -> Result<()> {
          alias k='{kubectl}'\n\
          k get leases -n {NAMESPACE}\n\
          k get services,events\n\
-         # ask as the client\n{client} arping -I eth0 -c 3 {vip}\n{client} curl http://{vip}/\n\
+         # ask as the client\n{client} arping -I eth0 -c 3 {vip}\n{client} curl -s http://{vip}/\n\
          # drain a node, and undo it\nk annotate node n1 l2-responder.io/drain=\nk annotate node n1 l2-responder.io/drain-\n\
          # an agent's own view, on its node"
     ));

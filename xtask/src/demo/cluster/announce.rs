@@ -79,11 +79,7 @@ pub(super) fn agents(world: &mut World, show: &mut Show) -> Result<()> {
         format!("{one} of {}, asked {} times", seen.reports.len(), seen.asked()),
         one == seen.reports.len(),
     );
-    show.claim(
-        "claims held by each node",
-        world.balance()?,
-        kernel.len() > 1 && world.holders()?.len() == NODES.len(),
-    );
+    show.claim("claims held by each node", world.balance()?, kernel.len() > 1);
     let by: BTreeSet<String> = local()
         .iter()
         .filter_map(|vip| seen.reports.get(vip))

@@ -68,7 +68,10 @@ impl World {
         let mut world = Self { agents: BTreeMap::new(), endpoints: BTreeMap::new(), cluster, no_proxy };
         for node in NODES {
             if world.no_proxy.is_some() {
-                world.cluster.host(node).add_to_lo(&vips().collect::<Vec<_>>())?;
+                let host = world.cluster.host(node);
+                // As kube-proxy's strictARP, or the kernels would answer before the agents run.
+                host.ns().set_sysctl("ipv4/conf/all/arp_ignore", "1")?;
+                host.add_to_lo(&vips().collect::<Vec<_>>())?;
             }
             world.start_endpoint(node)?;
         }
