@@ -169,7 +169,7 @@ impl Run<'_> {
         for program in &integration {
             self.program(program, program.integration)?;
         }
-        self.demo()
+        self.demos()
     }
 
     /// Installs what the tests use. What cannot be installed makes those tests skip themselves that need it.
@@ -223,9 +223,20 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Plays the demo, which checks every claim that it shows.
-    fn demo(&mut self) -> Result<()> {
-        let name = "demo";
+    /// Plays both demos, which check every claim that they show.
+    fn demos(&mut self) -> Result<()> {
+        self.demo("demo_standalone", &["demo", "--standalone", "--yes"])?;
+        let control_plane = self.environment.iter().any(|(name, _)| *name == kubernetes::VARIABLE);
+        match control_plane || !self.wants("demo_cluster") {
+            true => self.demo("demo_cluster", &["demo", "--yes"]),
+            false => {
+                self.total.skipped("demo_cluster", "needs the control plane, which could not be built");
+                Ok(())
+            }
+        }
+    }
+
+    fn demo(&mut self, name: &str, arguments: &[&str]) -> Result<()> {
         if !self.wants(name) {
             return Ok(());
         }
@@ -234,7 +245,9 @@ impl Run<'_> {
             return Ok(());
         }
         let mut command = Command::new(env::current_exe()?);
-        command.args(["demo", "--yes"]);
+        command.args(arguments);
+        let control_plane = self.environment.iter().filter(|(name, _)| *name == kubernetes::VARIABLE);
+        command.envs(control_plane.map(|(name, dir)| (name, dir)));
         match step(name, || tools::run(&mut command)) {
             Ok(()) => self.total.passed(),
             Err(error) => {

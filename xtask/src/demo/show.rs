@@ -3,16 +3,19 @@
 use std::{
     env,
     io::{self, IsTerminal as _, Write as _},
+    time::Duration,
 };
 
 /// Prints to standard output, and remembers every claim.
 pub(super) struct Show {
     colour: bool,
     scene: usize,
+    title: String,
     claims: Vec<Claim>,
 }
 
 struct Claim {
+    scene: String,
     text: String,
     measured: String,
     holds: bool,
@@ -22,7 +25,12 @@ impl Show {
     /// In colour on a terminal, unless `NO_COLOR` is set.
     pub(super) fn new() -> Self {
         let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { colour: io::stdout().is_terminal() && !no_colour, scene: 0, claims: Vec::new() }
+        Self {
+            colour: io::stdout().is_terminal() && !no_colour,
+            scene: 0,
+            title: String::new(),
+            claims: Vec::new(),
+        }
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
@@ -32,8 +40,8 @@ impl Show {
     /// Begins a scene.
     pub(super) fn scene(&mut self, title: &str) {
         self.scene += 1;
-        let title = format!("{}. {title}", self.scene);
-        print_line(&format!("\n{}", self.paint("1", &title)));
+        self.title = format!("{}. {title}", self.scene);
+        print_line(&format!("\n{}", self.paint("1", &self.title)));
     }
 
     /// Explains; lines as they are, indented.
@@ -55,7 +63,12 @@ impl Show {
     pub(super) fn claim(&mut self, text: &str, measured: impl Into<String>, holds: bool) {
         let measured = measured.into();
         print_line(&format!("   {} {text}: {measured}", self.mark(holds)));
-        self.claims.push(Claim { text: text.to_owned(), measured, holds });
+        self.claims.push(Claim { scene: self.title.clone(), text: text.to_owned(), measured, holds });
+    }
+
+    /// Whether every claim so far holds.
+    pub(super) fn holds(&self) -> bool {
+        self.claims.iter().all(|claim| claim.holds)
     }
 
     fn mark(&self, holds: bool) -> String {
@@ -66,7 +79,12 @@ impl Show {
     pub(super) fn close(&self) -> bool {
         print_line(&format!("\n{}", self.paint("1", "What was measured")));
         let width = self.claims.iter().map(|c| c.text.chars().count()).max().unwrap_or(0);
-        for Claim { text, measured, holds } in &self.claims {
+        let mut scene_before = "";
+        for Claim { scene, text, measured, holds } in &self.claims {
+            if scene != scene_before {
+                print_line(&self.paint("2", &format!("  {scene}")));
+                scene_before = scene;
+            }
             print_line(&format!("   {} {text:width$}  {measured}", self.mark(*holds)));
         }
         let failed = self.claims.iter().filter(|c| !c.holds).count();
@@ -78,6 +96,12 @@ impl Show {
         print_line(&format!("\n{verdict}"));
         failed == 0
     }
+}
+
+/// A time in milliseconds, as exact as it is worth.
+pub(super) fn millis(time: Duration) -> String {
+    let ms = time.as_secs_f64() * 1000.0;
+    if ms < 100.0 { format!("{ms:.1} ms") } else { format!("{ms:.0} ms") }
 }
 
 /// Whoever reads may have gone (`| head`); the demo goes on to its verdict and exit code.

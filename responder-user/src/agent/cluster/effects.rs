@@ -1,6 +1,6 @@
 //! What the machine wants, done in its order.
 
-use std::{fs::File, io::Write as _, path::Path, time::Duration};
+use std::{collections::BTreeSet, fs::File, io::Write as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use responder_common::layout::{Fence, Owner};
@@ -72,12 +72,17 @@ impl Agent {
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Answer(holdings) => {
+                let mut taken = BTreeSet::new();
                 if let Some(cluster) = self.cluster_mut() {
                     cluster.adopted = None;
-                    cluster.holdings = Some(holdings);
+                    let before = cluster.holdings.replace(Arc::clone(&holdings));
+                    taken.clone_from(&holdings.groups);
+                    taken
+                        .retain(|group| !before.as_ref().is_some_and(|before| before.groups.contains(group)));
                 }
                 self.plan_and_write();
                 self.say_announcing();
+                self.say_refusals_in(&taken);
                 if !self.overdue.is_empty() {
                     self.beat(now()); // sets the deadline to zero
                 }

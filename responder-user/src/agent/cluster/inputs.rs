@@ -205,8 +205,8 @@ impl Agent {
         }
         if changed {
             self.replan();
-            self.say_refusals(&changes);
         }
+        self.say_refusals(&changes);
     }
 }
 

@@ -1,14 +1,14 @@
 //! Events on Services.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU16};
 
-use responder_leadership::group::group_of;
+use responder_leadership::{group::group_of, id::Group};
 
 use super::{Cluster, Player};
 use crate::{
     agent::Agent,
     cluster::events::{About, Said},
-    decision::services::{Changes, Eligible, ServiceKey},
+    decision::services::{Changes, Eligible, Refused, ServiceKey},
 };
 
 impl Agent {
@@ -28,40 +28,63 @@ impl Agent {
     }
 
     /// Says why addresses are not announced. Every agent sees it; the holder of the address's group says it.
-    pub(super) fn say_refusals(&mut self, changes: &Changes) {
+    pub(super) fn say_refusals(&self, changes: &Changes) {
         let Some(cluster) = self.cluster() else {
             return;
         };
-        for refused in &changes.refusals {
-            if let Some(reason) = cluster.services.refusals().get(refused)
-                && cluster.is_speaker(refused.address.parse().ok())
-            {
-                let said = Said::NotAnnounced { address: refused.address.clone(), reason: reason.clone() };
-                cluster.say(&refused.service, said);
-            }
+        changes.refusals.iter().for_each(|refused| cluster.say_refusal(refused));
+        changes.demands.iter().for_each(|vip| cluster.say_without_endpoint(*vip));
+    }
+
+    /// The same for all addresses of groups that are newly held here: nobody may have held them when there was
+    /// something to say.
+    pub(super) fn say_refusals_in(&self, groups: &BTreeSet<Group>) {
+        let Some(cluster) = self.cluster().filter(|_| !groups.is_empty()) else {
+            return;
+        };
+        let Some(Player { claims, .. }) = &cluster.player else {
+            return;
+        };
+        let refusals = cluster.services.refusals().keys();
+        for refused in refusals.filter(|r| groups.contains(&speaking_group(r.address.parse().ok(), *claims)))
+        {
+            cluster.say_refusal(refused);
         }
-        for vip in &changes.demands {
-            if let Some(demand) = cluster.services.demands().get(vip)
-                && demand.nodes == Eligible::Only(BTreeSet::new())
-                && cluster.is_speaker(Some(*vip))
-            {
-                for service in &demand.services {
-                    let reason =
-                        "has no ready endpoint on any node (externalTrafficPolicy: Local)".to_owned();
-                    cluster.say(service, Said::NotAnnounced { address: vip.to_string(), reason });
-                }
-            }
+        let vips = cluster.services.demands().keys();
+        for vip in vips.filter(|vip| groups.contains(&group_of(**vip, *claims))) {
+            cluster.say_without_endpoint(*vip);
         }
     }
 }
 
 impl Cluster {
-    /// Whether this node holds the group of an address; of what is none, group 0.
+    /// Whether this node is the one to speak about an address.
     fn is_speaker(&self, address: Option<IpAddr>) -> bool {
         let (Some(Player { claims, .. }), Some(holdings)) = (&self.player, &self.holdings) else {
             return false;
         };
-        holdings.groups.contains(&address.map_or(0, |address| group_of(address, *claims)))
+        holdings.groups.contains(&speaking_group(address, *claims))
+    }
+
+    fn say_refusal(&self, refused: &Refused) {
+        if let Some(reason) = self.services.refusals().get(refused)
+            && self.is_speaker(refused.address.parse().ok())
+        {
+            let said = Said::NotAnnounced { address: refused.address.clone(), reason: reason.clone() };
+            self.say(&refused.service, said);
+        }
+    }
+
+    fn say_without_endpoint(&self, vip: IpAddr) {
+        if let Some(demand) = self.services.demands().get(&vip)
+            && demand.nodes == Eligible::Only(BTreeSet::new())
+            && self.is_speaker(Some(vip))
+        {
+            for service in &demand.services {
+                let reason = "has no ready endpoint on any node (externalTrafficPolicy: Local)".to_owned();
+                self.say(service, Said::NotAnnounced { address: vip.to_string(), reason });
+            }
+        }
     }
 
     fn say(&self, service: &ServiceKey, said: Said) {
@@ -71,4 +94,9 @@ impl Cluster {
             player.publisher.say(about, said);
         }
     }
+}
+
+/// Whoever holds this group speaks about an address; about what is none, the holder of group 0.
+fn speaking_group(address: Option<IpAddr>, claims: NonZeroU16) -> Group {
+    address.map_or(0, |address| group_of(address, claims))
 }

@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::{
     scenes::{SOON, bpftool, neighbours, pinned, probe, probe_from},
-    show::Show,
     world::{FENCE, VIPS, World, owned, standby, start_agent},
 };
+use crate::demo::show::{Show, millis};
 
 /// Longer than any of this takes; shorter than anybody's patience or a neighbour entry's life.
 const AT_ONCE: Duration = Duration::from_millis(500);
@@ -162,9 +162,4 @@ pub(super) fn hand_over(world: &mut World, show: &mut Show) -> Result<()> {
         doubles == 0 && reports.iter().all(in_order),
     );
     Ok(())
-}
-
-fn millis(d: Duration) -> String {
-    let ms = d.as_secs_f64() * 1000.0;
-    if ms < 100.0 { format!("{ms:.1} ms") } else { format!("{ms:.0} ms") }
 }

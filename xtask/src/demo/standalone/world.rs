@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use responder_lab::{Agent, Lab, Node, Process, StaticFile};
 
-use super::show::Show;
+use crate::demo::show::Show;
 
 /// The IPv4 VIP.
 pub(super) const VIP4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
@@ -24,7 +24,7 @@ pub(super) const FENCE: Duration = Duration::from_secs(3);
 pub(super) const PORT: u16 = 80;
 
 /// Everything that runs. Gone when dropped.
-pub(super) struct World {
+pub(in crate::demo) struct World {
     /// The owner at first.
     pub(super) agent_a: Agent,
     /// The other host's.
