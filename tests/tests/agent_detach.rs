@@ -33,7 +33,7 @@ fn file() -> StaticFile {
 /// Ids of the programs that are pinned for `host`.
 fn pinned_programs(host: &Node) -> Result<Vec<u64>> {
     let mut ids = Vec::new();
-    for entry in fs::read_dir(host.bpffs().join("v1/progs"))? {
+    for entry in fs::read_dir(host.bpffs().join("v2/progs"))? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         ids.push(name.rsplit('-').next().context("kind-ID")?.parse()?);
     }
