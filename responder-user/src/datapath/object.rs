@@ -10,7 +10,7 @@ use aya::{
 use responder_common::{
     egress::EgressOutcomes,
     layout::{
-        EGRESS, EGRESS_PROGRAM, EVENT_LIMIT, EVENTS, EventLimit, FENCE, Fence, LINKS, Link, LinkKey, MAPS,
+        EGRESS, EGRESS_PROGRAM, EVENT_LIMIT, EVENTS, EventLimit, FENCE, Fenced, LINKS, Link, LinkKey, MAPS,
         OUTCOMES, SLOTS, Slot, VIPS4, VIPS6, Vip4, Vip6, VipKey4, VipKey6, XDP_FRAGS_PROGRAM, XDP_PROGRAM,
     },
     outcome::Outcomes,
@@ -169,7 +169,7 @@ fn shapes() -> [(&'static str, u32, u32); 9] {
         map::<VipKey4, Vip4>(VIPS4),
         map::<VipKey6, Vip6>(VIPS6),
         map::<u32, Slot>(SLOTS),
-        map::<u32, Fence>(FENCE),
+        map::<u32, Fenced>(FENCE),
         map::<LinkKey, Link>(LINKS),
         map::<u32, Outcomes>(OUTCOMES),
         map::<u32, EgressOutcomes>(EGRESS),
