@@ -22,6 +22,7 @@ fn whatever_is_done_to_the_api() {
         fleet,
         &[
             ("API server restarted", server),
+            ("API server restarted after a gain", server_after_gain),
             ("etcd restarted", etcd),
             ("compacted while the watch is cut", compacted),
             ("token replaced", token_replaced),
@@ -43,6 +44,23 @@ fn server(fleet: &mut Fleet) -> Result<()> {
     fleet.cluster.api().kill()?;
     // All fall silent: nobody may know what the others were told.
     fleet.observer.wait_silence(fleet.vips()[0], 20, SETTLED)?;
+    fleet.cluster.api().start()?;
+    fleet.settle()?;
+    fleet.check(since)?;
+    Ok(())
+}
+
+/// What is still to be announced must not keep agents from beginning anew.
+fn server_after_gain(fleet: &mut Fleet) -> Result<()> {
+    let vip = fleet.vips()[0];
+    let (owner, since) = (fleet.owner(vip)?, fleet.observer.round());
+    fleet.agent(&owner).terminate(SETTLED)?;
+    fleet.bury(&owner);
+    fleet.wait_other(vip, &owner)?;
+    fleet.cluster.api().kill()?;
+    fleet.observer.wait_silence(vip, 20, SETTLED)?;
+    // The second burst is due meanwhile.
+    thread::sleep(LEASE * 2);
     fleet.cluster.api().start()?;
     fleet.settle()?;
     fleet.check(since)?;
@@ -181,10 +199,7 @@ const CLAIM: [Edit; 8] = [
     ("another version", |lease| change(lease, "v", json!(2))),
     ("a field more", |lease| change(lease, "more", json!([-1]))),
     ("a stranger's address", |lease| change(lease, "exceptions", json!({ "n1/5": ["203.0.113.77"] }))),
-    (
-        "another holder in the spec",
-        |_| json!({ "spec": { "holderIdentity": "n2x" } }),
-    ),
+    ("another holder in the spec", |_| json!({ "spec": { "holderIdentity": "n2x" } })),
     ("another label", |_| json!({ "metadata": { "labels": { "l2-responder.io/kind": "session" } } })),
 ];
 
