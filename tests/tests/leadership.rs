@@ -17,6 +17,7 @@ fn without_warning() {
     play(
         fleet,
         &[
+            ("the beginning", beginning),
             ("a crash", crash),
             ("an agent stopped for longer than its lease", stopped),
             ("an agent killed for longer than its lease", killed),
@@ -26,6 +27,15 @@ fn without_warning() {
             ("two agents with one name", one_name),
         ],
     );
+}
+
+/// Who takes what nobody had says nothing of a lapse: nothing was answered before.
+fn beginning(fleet: &mut Fleet) -> Result<()> {
+    for name in fleet.names() {
+        let log = fleet.log(&name);
+        ensure!(!log.contains("the deadline had passed"), "{name} says that it had answered:\n{log}");
+    }
+    Ok(())
 }
 
 /// Another node takes over, and keeps what it has when the crashed one comes back.

@@ -54,6 +54,22 @@ impl Kind {
         Self::Etcd,
     ];
 
+    /// Whether others can take over meanwhile.
+    pub(super) const fn is_of_one_node(self) -> bool {
+        match self {
+            Self::Kill
+            | Self::Crash
+            | Self::Pause
+            | Self::Link
+            | Self::Api
+            | Self::Requests
+            | Self::Responses
+            | Self::Slow
+            | Self::Rolling => true,
+            Self::Server | Self::Freeze | Self::Etcd => false,
+        }
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::Kill => "kill",
