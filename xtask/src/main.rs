@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod demo;
 mod ebpf;
+mod faults;
 mod go;
 mod kubernetes;
 mod leftovers;
@@ -39,6 +40,7 @@ enum Command {
     VerifyEbpf(ebpf::VerifyArguments),
     Test(test::Arguments),
     Bench(bench::Arguments),
+    Faults(faults::Arguments),
     Lint(lint::Arguments),
 }
 
@@ -60,6 +62,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::VerifyEbpf(arguments) => ebpf::verify(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Faults(arguments) => faults::run(&arguments),
         Command::Lint(arguments) => lint::run(&arguments),
     }
 }
