@@ -255,8 +255,9 @@ impl Agent {
                     self.inspect()?;
                     self.tell_machine_of_objects();
                 }
-                () = sleep_until(burst) => {}
+                // Before bursts: of many VIPs, some are due all the time.
                 () = sleep_until(turn) => self.take_turn(),
+                () = sleep_until(burst) => {}
             }
             if self.has_ended() {
                 break;
@@ -299,11 +300,17 @@ impl Agent {
         self.plan.links.iter().map(|(index, link)| (*index, link.name.clone())).collect()
     }
 
+    /// When something is to be announced. After a lapse that is not before the deadline has been extended, after which
+    /// the loop comes here again: a burst that is due and may not be sent would leave no turn to anything else.
     fn next_announcement(&self) -> Instant {
         let at = now();
-        let wait = self.bursts.next_due(at).map_or(Duration::from_secs(3600), |due| due.saturating_sub(at));
+        let far = Duration::from_secs(3600);
+        if at.as_nanos() >= self.maps.fence().deadline_ns.into() {
+            return Instant::now() + far;
+        }
+        let wait = self.bursts.next_due(at).map_or(far, |due| due.saturating_sub(at));
         // A far deadline must not overflow the clock.
-        Instant::now() + wait.min(Duration::from_secs(3600))
+        Instant::now() + wait.min(far)
     }
 
     /// Links that the program runs on.

@@ -1,6 +1,8 @@
 //! What the tests of the programs compare with, and the means to run them in the kernel.
 //!
 //! * [`build`]: frames out of plain fields, byte by byte.
+//! * [`campaign`]: random faults in it, one after the other.
+//! * [`fleet`]: agents in a cluster, and what a client sees of them.
 //! * [`frames`]: the acceptance list: frames and what becomes of each while the address is owned.
 //! * [`model`]: what becomes of *any* frame in any state, written from the RFCs and docs/protocol.md over byte
 //!   slices. It shares no code with the programs.
@@ -9,6 +11,8 @@
 //! * [`skip`]: tests that cannot run here say so.
 
 pub mod build;
+pub mod campaign;
+pub mod fleet;
 pub mod frames;
 pub mod model;
 pub mod mutate;

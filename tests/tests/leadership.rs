@@ -1,58 +1,132 @@
-//! Three agents, a real API server, and a client that asks for the addresses of Services.
+//! Three agents, a real API server, and a client that asks for the addresses of Services: what happens without warning.
 
-use std::{net::IpAddr, time::Duration};
+use std::{process::Command, thread, time::Duration};
 
-use responder_lab::{Cluster, ClusterAgent, Mac, Prober, Probing, Service, cluster_or_skip};
+use anyhow::{Result, ensure};
+use responder_lab::{Cluster, Cut, cluster_or_skip};
+use responder_tests::fleet::{Fleet, SETTLED, play, vips};
 
-const STEP: Duration = Duration::from_millis(5);
-const SOON: Duration = Duration::from_secs(20);
-const TIMES: [&str; 2] = ["--lease-duration", "1s"];
-
-fn vips(count: u8) -> Vec<IpAddr> {
-    (0..count).map(|n| [192, 0, 2, 200 + n].into()).collect()
-}
-
-fn cluster() -> Cluster {
-    Cluster::builder().nodes(3).build().unwrap()
-}
-
-fn agents(cluster: &Cluster) -> Vec<ClusterAgent> {
-    let mut agents: Vec<_> =
-        ["n1", "n2", "n3"].iter().map(|node| cluster.agent(node, &TIMES).unwrap()).collect();
-    for agent in &mut agents {
-        agent.wait_ready().unwrap();
-    }
-    agents
-}
+const LEASE: Duration = Duration::from_secs(1);
 
 #[test]
-fn a_crash_is_taken_over() {
-    if !cluster_or_skip("a_crash_is_taken_over") {
+fn without_warning() {
+    if !cluster_or_skip("without_warning") {
         return;
     }
-    let cluster = cluster();
-    let vip = vips(1)[0];
-    cluster.service(&Service::new("web").vips(&[vip]).on(&["n1"])).unwrap();
-    let agents = agents(&cluster);
-    let prober = Prober::start(cluster.host("c").ns(), Probing::new(vip, STEP)).unwrap();
-    let first = prober.wait_answer(SOON).unwrap();
-    let owner = owner(&cluster, first.mac);
-    let crashed = cluster.crash(&owner).unwrap();
-    let next = loop {
-        let answer = prober.wait_answer(SOON).unwrap();
-        if answer.mac != first.mac {
-            break answer;
-        }
-    };
-    println!("crash to answer: {:?}", next.at.since(crashed));
-    for agent in agents {
-        println!("{}:\n{}", agent.node().name(), agent.log());
-    }
-    println!("{}", cluster.kubectl(&["get", "leases", "-n", "l2-responder"]).unwrap());
-    let report = prober.stop().unwrap();
-    println!("{:?}", report.silences);
+    let fleet = Fleet::start(Cluster::builder(), &vips(4), &["--lease-duration", "1s"]).unwrap();
+    play(
+        fleet,
+        &[
+            ("the beginning", beginning),
+            ("a crash", crash),
+            ("an agent stopped for longer than its lease", stopped),
+            ("an agent killed for longer than its lease", killed),
+            ("requests lost", requests_lost),
+            ("responses lost", responses_lost),
+            ("nothing passes to the API server", api_cut),
+            ("two agents with one name", one_name),
+        ],
+    );
 }
 
-fn owner(cluster: &Cluster, mac: Mac) -> String {
-    ["n1", "n2", "n3"].into_iter().find(|node| cluster.host(node).mac() == mac).unwrap().to_owned()
+/// Who takes what nobody had says nothing of a lapse: nothing was answered before.
+fn beginning(fleet: &mut Fleet) -> Result<()> {
+    for name in fleet.names() {
+        let log = fleet.log(&name);
+        ensure!(!log.contains("the deadline had passed"), "{name} says that it had answered:\n{log}");
+    }
+    Ok(())
+}
+
+/// Another node takes over, and keeps what it has when the crashed one comes back.
+fn crash(fleet: &mut Fleet) -> Result<()> {
+    let vip = fleet.vips()[0];
+    let (owner, since) = (fleet.owner(vip)?, fleet.observer.round());
+    let crashed = fleet.cluster.crash(&owner)?;
+    let answer = fleet.observer.wait_other(vip, fleet.mac(&owner), SETTLED)?;
+    println!("crash to answer: {:?}", answer.at.since(crashed));
+    let next = fleet.node_of(answer.mac)?;
+    fleet.cluster.boot(&owner)?;
+    fleet.run(&owner)?;
+    fleet.settle()?;
+    fleet.check(since)?;
+    ensure!(fleet.owner(vip)? == next, "{vip} did not stay with {next}");
+    Ok(())
+}
+
+/// Its datapath is silent before another answers, and it does not answer when it goes on.
+fn stopped(fleet: &mut Fleet) -> Result<()> {
+    let vip = fleet.vips()[0];
+    let (owner, since) = (fleet.owner(vip)?, fleet.observer.round());
+    fleet.agent(&owner).freeze()?;
+    let next = fleet.wait_other(vip, &owner)?;
+    thread::sleep(LEASE / 2);
+    fleet.agent(&owner).thaw()?;
+    fleet.settle()?;
+    fleet.check(since)?;
+    ensure!(fleet.owner(vip)? == next, "{vip} did not stay with {next}");
+    ensure!(fleet.log(&owner).contains("revoked"), "{owner} does not say what became of its session");
+    Ok(())
+}
+
+fn killed(fleet: &mut Fleet) -> Result<()> {
+    let vip = fleet.vips()[0];
+    let (owner, since) = (fleet.owner(vip)?, fleet.observer.round());
+    fleet.bury(&owner);
+    let next = fleet.wait_other(vip, &owner)?;
+    fleet.run(&owner)?;
+    fleet.agent(&owner).wait_ready()?;
+    fleet.settle()?;
+    fleet.check(since)?;
+    ensure!(fleet.owner(vip)? == next, "{vip} did not stay with {next}");
+    Ok(())
+}
+
+fn requests_lost(fleet: &mut Fleet) -> Result<()> {
+    cut(fleet, Cut::requests)
+}
+
+fn responses_lost(fleet: &mut Fleet) -> Result<()> {
+    cut(fleet, Cut::responses)
+}
+
+fn api_cut(fleet: &mut Fleet) -> Result<()> {
+    cut(fleet, Cut::api)
+}
+
+fn cut(fleet: &mut Fleet, what: fn(&str) -> Cut) -> Result<()> {
+    let vip = fleet.vips()[0];
+    let (owner, since) = (fleet.owner(vip)?, fleet.observer.round());
+    let cut = what(&owner);
+    fleet.cluster.cut(cut.clone())?;
+    let next = fleet.wait_other(vip, &owner)?;
+    thread::sleep(LEASE / 2);
+    fleet.cluster.heal(&cut)?;
+    fleet.settle()?;
+    fleet.check(since)?;
+    ensure!(fleet.owner(vip)? == next, "{vip} did not stay with {next}");
+    Ok(())
+}
+
+/// A second machine calls itself like the owner: the one that was there first keeps what it has.
+fn one_name(fleet: &mut Fleet) -> Result<()> {
+    let vip = fleet.vips()[0];
+    let (owner, since) = (fleet.owner(vip)?, fleet.observer.round());
+    let other = fleet.names().into_iter().find(|name| *name != owner).unwrap_or_default();
+    fleet.agent(&other).terminate(SETTLED)?;
+    fleet.bury(&other);
+    // `ClusterAgent` would name it rightly.
+    let node = fleet.cluster.node(&other);
+    let mut command = Command::new(responder_lab::paths::responder()?);
+    command.arg("run").arg("--kubeconfig").arg(node.kubeconfig());
+    command.args(["--node-name", &owner, "--lease-duration", "1s"]).env("NO_COLOR", "1");
+    let mut impostor = node.spawn(command)?;
+    let said = impostor.wait_line(SETTLED, |line| line.contains("uses this node's name"));
+    thread::sleep(LEASE * 3);
+    let result = said.and_then(|_| fleet.check(since));
+    println!("the impostor says:\n{}", impostor.last_words());
+    impostor.kill()?;
+    result?;
+    ensure!(fleet.owner(vip)? == owner, "{vip} did not stay with {owner}");
+    Ok(())
 }

@@ -7,7 +7,7 @@ use ebpf_build::{Request, Wanted, target_dir};
 
 use crate::{
     build::{self, workspace},
-    ebpf, root,
+    ebpf, faults, root,
     step::step,
     tools::{Consent, install},
 };
@@ -19,7 +19,10 @@ use crate::{
 /// and floods a veth pair whose other end is answered by the responder or by Linux, on one CPU. Prints a table and
 /// writes target/bench/bench.json. Needs root, and goes through sudo for it.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// How often everything is measured; medians count
     #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u32).range(3..))]
     rounds: u32,
@@ -28,8 +31,17 @@ pub(crate) struct Arguments {
     yes: bool,
 }
 
+/// What else can be measured.
+#[derive(clap::Subcommand)]
+enum Other {
+    Failover(faults::Failover),
+}
+
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if let Some(Other::Failover(arguments)) = &arguments.other {
+        return faults::failover(arguments);
+    }
     let consent = Consent::new(arguments.yes);
     step("tools", || install(&["iproute2"], consent))?;
     let request = Request::new(&workspace());

@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod demo;
 mod ebpf;
+mod faults;
 mod go;
 mod kubernetes;
 mod leftovers;
@@ -41,6 +42,7 @@ enum Command {
     Test(test::Arguments),
     Bench(bench::Arguments),
     Sim(sim::Arguments),
+    Faults(faults::Arguments),
     Lint(lint::Arguments),
 }
 
@@ -63,6 +65,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Test(arguments) => test::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Sim(arguments) => sim::run(&arguments),
+        Command::Faults(arguments) => faults::run(&arguments),
         Command::Lint(arguments) => lint::run(&arguments),
     }
 }

@@ -89,6 +89,8 @@ pub(super) struct Cluster {
     holdings: Option<Arc<Holdings>>,
     /// The deadline, as the machine says.
     deadline: Option<Duration>,
+    /// Whether anything was answered when the deadline was last extended.
+    answered: bool,
     /// When to end although something is still held.
     stop_by: Option<Duration>,
     finished: bool,
@@ -125,6 +127,7 @@ impl Cluster {
             voiced: BTreeSet::new(),
             holdings: None,
             deadline: None,
+            answered: false,
             stop_by: None,
             finished: false,
         }
@@ -197,6 +200,7 @@ impl Agent {
         if let Some(cluster) = self.cluster_mut() {
             // What no session stands behind, such as a static file's, is not answered any more.
             cluster.deadline = adopted.is_none().then_some(Duration::ZERO);
+            cluster.answered = adopted.is_some();
             cluster.adopted = adopted;
             cluster.owner = owner;
         }

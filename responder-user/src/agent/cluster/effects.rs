@@ -89,11 +89,17 @@ impl Agent {
             }
             Effect::Deadline(deadline) => {
                 let before = Duration::from_nanos(self.maps.fence().deadline_ns);
+                let at = now();
+                let answers = !self.actual.announcing.is_empty();
+                let mut answered = false;
                 if let Some(cluster) = self.cluster_mut() {
                     cluster.deadline = Some(deadline);
+                    if at < deadline {
+                        // What has just been gained was not answered before: that is no lapse.
+                        answered = std::mem::replace(&mut cluster.answered, answers);
+                    }
                 }
-                let at = now();
-                let lapsed = before < at && at < deadline && !self.actual.announcing.is_empty();
+                let lapsed = before < at && at < deadline && answered && answers;
                 if self.beat(at) && lapsed {
                     self.tell_lapse(at.saturating_sub(before));
                 }

@@ -1,0 +1,102 @@
+//! `cargo xtask faults` and `cargo xtask bench failover`: programs that do things to a cluster.
+
+use std::{
+    ffi::OsString,
+    process::{Command, ExitCode},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result};
+use ebpf_build::{Request, Wanted, target_dir};
+
+use crate::{
+    build::{self, workspace},
+    ebpf, kubernetes, root,
+    step::step,
+    tools::{Consent, install},
+};
+
+/// What clusters are built with, as Debian's packages.
+const PACKAGES: [&str; 3] = ["iproute2", "nftables", "openssl"];
+
+/// Play random faults in a cluster of namespaces, and check that never two nodes answer for one VIP
+///
+/// Three agents, a real API server and etcd; a client asks for VIPs every 5 ms and notes who answers. Agents are
+/// killed, stopped and replaced, nodes crash, links and ways to the API server are cut, in both directions or one, slow
+/// or gone. Prints each run, and the gaps by kind of fault. What is known of a run that breaks a rule is kept below
+/// target/faults. Needs root, and goes through sudo for it.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// How many faults
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// The same faults again [default: others each time]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Only faults of this kind; may be given several times
+    #[arg(long, value_name = "KIND")]
+    only: Vec<String>,
+    /// Install what is missing without asking (as when the environment variable CI is set)
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Measure how long VIPs are silent when a node crashes, and when they are moved
+///
+/// Seen by a client that asks every 5 ms, with leases of 500 ms, of 1 s and of 3 s, in a cluster of namespaces with a
+/// real API server and etcd. Needs root, and goes through sudo for it.
+#[derive(clap::Args)]
+pub(crate) struct Failover {
+    /// Crashes for each duration
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Install what is missing without asking (as when the environment variable CI is set)
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Runs `cargo xtask faults`.
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seed = arguments.seed.unwrap_or(now.as_secs());
+    let mut command = program("faults", &[], Consent::new(arguments.yes))?;
+    command.args(["--runs", &arguments.runs.to_string(), "--seed", &seed.to_string()]);
+    command.arg("--keep").arg(target_dir(&workspace()).join("faults"));
+    for kind in &arguments.only {
+        command.args(["--only", kind]);
+    }
+    finish(command)
+}
+
+/// Runs `cargo xtask bench failover`.
+pub(crate) fn failover(arguments: &Failover) -> Result<ExitCode> {
+    let mut command = program("failover", &["--release"], Consent::new(arguments.yes))?;
+    command.args(["--rounds", &arguments.rounds.to_string()]);
+    finish(command)
+}
+
+/// A program of the tests, as root, with what clusters need.
+fn program(name: &str, agent: &[&str], consent: Consent) -> Result<Command> {
+    step("tools", || install(&PACKAGES, consent))?;
+    let programs = step("control plane", || kubernetes::ensure(consent))?;
+    let request = Request::new(&workspace());
+    ebpf::build(Wanted::Auto, consent, &request)?;
+    let build = [&["build", "--package", "responder-user", "--bin", "responder"], agent].concat();
+    let agent = step("agent", || build::executables(&build))?;
+    let agent = agent.into_iter().next().context("cargo built no agent")?.path;
+    let built = step(name, || build::executables(&["build", "--package", "responder-tests", "--bin", name]))?;
+    let built = built.into_iter().find(|program| program.target == name);
+    let environment: [(&str, OsString); 4] = [
+        ("RESPONDER_BPF_DIR", request.out.into()),
+        ("RESPONDER_BIN", agent.into()),
+        (kubernetes::VARIABLE, programs.into()),
+        ("CARGO_MANIFEST_DIR", workspace().join("tests").into()),
+    ];
+    let environment = environment.each_ref().map(|(name, value)| (*name, value.as_os_str()));
+    root::command(&built.with_context(|| format!("cargo built no {name}"))?.path, &environment)
+}
+
+fn finish(mut command: Command) -> Result<ExitCode> {
+    let status = command.status().with_context(|| format!("cannot run {:?}", command.get_program()))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
