@@ -43,7 +43,7 @@ fn subcommands() -> Vec<String> {
 #[test]
 fn every_command_has_examples_and_every_flag_a_variable() {
     let commands = subcommands();
-    for wanted in ["run", "status", "watch", "check", "detach", "completions"] {
+    for wanted in ["run", "status", "watch", "drain", "rebalance", "check", "detach", "completions"] {
         assert!(commands.contains(&wanted.to_owned()), "{commands:?}");
     }
     let help = stdout(&["--help"]);
@@ -63,7 +63,9 @@ fn every_command_has_examples_and_every_flag_a_variable() {
         }
         all.push(option);
         for option in all.iter().filter(|o| !o.is_empty() && !o.contains("--help")) {
-            assert!(option.contains("[env: RESPONDER_"), "{command}: {option}");
+            // The one that kubectl reads, too.
+            let variable = option.contains("[env: RESPONDER_") || option.contains("[env: KUBECONFIG=");
+            assert!(variable, "{command}: {option}");
         }
     }
     assert_eq!(stdout(&["--version"]).trim(), concat!("responder ", env!("CARGO_PKG_VERSION")));

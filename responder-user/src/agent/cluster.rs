@@ -13,7 +13,7 @@ mod inputs;
 mod voice;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fs::File,
     net::IpAddr,
     num::NonZeroU16,
@@ -89,6 +89,8 @@ pub(super) struct Cluster {
     holdings: Option<Arc<Holdings>>,
     /// The deadline, as the machine says.
     deadline: Option<Duration>,
+    /// What the machine told last, and when.
+    notes: VecDeque<(Duration, String)>,
     /// When to end although something is still held.
     stop_by: Option<Duration>,
     finished: bool,
@@ -125,6 +127,7 @@ impl Cluster {
             voiced: BTreeSet::new(),
             holdings: None,
             deadline: None,
+            notes: VecDeque::new(),
             stop_by: None,
             finished: false,
         }
