@@ -68,9 +68,13 @@ pub struct Operator {
 /// Whether something says where an API server is.
 #[must_use]
 pub fn is_known(access: &Access) -> bool {
-    access.kubeconfig.is_some()
-        || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
-        || own_kubeconfig().exists()
+    names_own(access) || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() || own_kubeconfig().exists()
+}
+
+/// Whether the operator names a kubeconfig: by `--kubeconfig`, or by the variable that kubectl reads.
+#[must_use]
+pub fn names_own(access: &Access) -> bool {
+    access.kubeconfig.is_some() || std::env::var_os("KUBECONFIG").is_some_and(|files| !files.is_empty())
 }
 
 /// Where kubectl looks.
@@ -90,7 +94,7 @@ impl Operator {
         prefer: Prefer,
     ) -> Result<Self, AccessError> {
         let mut access = place.access.clone();
-        let own = access.kubeconfig.is_some() || (prefer == Prefer::Own && is_known(&access));
+        let own = names_own(&access) || (prefer == Prefer::Own && is_known(&access));
         if let Some(agent) = local.filter(|_| !own) {
             access.kubeconfig.clone_from(&agent.kubeconfig);
             access.context = access.context.or_else(|| agent.context.clone());

@@ -172,7 +172,7 @@ pub async fn run(bpffs: &Path, run_dir: &Path, options: Options) -> Result<ExitC
     let elsewhere = match &host {
         // A static file's agent has nothing to do with a cluster.
         Some(Status { agent: Some(_), .. }) => leadership.is_some(),
-        Some(Status { agent: None, .. }) => place.access.kubeconfig.is_some(),
+        Some(Status { agent: None, .. }) => operator::names_own(&place.access),
         None => operator::is_known(&place.access),
     };
     let with_cluster = only_cluster || (elsewhere && !local);
