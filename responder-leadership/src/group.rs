@@ -24,6 +24,12 @@ pub fn score(node: &NodeName, key: &str) -> u64 {
     hash([node.as_str().as_bytes(), b"/", key.as_bytes()])
 }
 
+/// How much a node is wanted for a group's claim.
+#[must_use]
+pub fn claim_score(node: &NodeName, group: Group) -> u64 {
+    score(node, &format!("claim {group}"))
+}
+
 /// FNV-1a with the finaliser of MurmurHash3, whose every output bit depends on every input bit.
 fn hash<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
     let mut h = 0xcbf2_9ce4_8422_2325_u64;
@@ -64,8 +70,7 @@ mod tests {
         let nodes = ["n1", "n2", "n3"].map(NodeName::from);
         let mut wins = [0; 3];
         for group in 0..600 {
-            let key = format!("claim {group}");
-            let best = (0..3).max_by_key(|n| score(&nodes[*n], &key)).unwrap();
+            let best = (0..3).max_by_key(|n| claim_score(&nodes[*n], group)).unwrap();
             wins[best] += 1;
         }
         assert!(wins.iter().all(|n| (150..=250).contains(n)), "{wins:?}");

@@ -101,9 +101,9 @@ pub struct Version(pub u64);
 /// Number of a group of VIPs, from 0.
 pub type Group = u16;
 
-/// A Lease that the machine reads and writes.
+/// A Lease that the machine reads and writes. In records `session n1` and `claim 3`: it is a key there, too.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(into = "String", try_from = "String")]
 pub enum Object {
     /// A node's session.
     Session(NodeName),
@@ -120,9 +120,46 @@ impl fmt::Display for Object {
     }
 }
 
+impl From<Object> for String {
+    fn from(object: Object) -> Self {
+        match object {
+            Object::Session(node) => format!("session {node}"),
+            Object::Claim(group) => format!("claim {group}"),
+        }
+    }
+}
+
+/// Text that is no [`Object`].
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0:?} is neither \"session NODE\" nor \"claim NUMBER\"")]
+pub struct BadObject(String);
+
+impl TryFrom<String> for Object {
+    type Error = BadObject;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let object = match text.split_once(' ') {
+            Some(("session", node)) if !node.is_empty() => Some(Self::Session(node.into())),
+            Some(("claim", group)) => group.parse().ok().map(Self::Claim),
+            Some(_) | None => None,
+        };
+        object.ok_or(BadObject(text))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn objects_are_read_as_they_are_written() {
+        for object in [Object::Session("n1.example".into()), Object::Claim(17)] {
+            assert_eq!(Object::try_from(String::from(object.clone())), Ok(object));
+        }
+        for bad in ["", "session", "session ", "claim", "claim x", "claim 65536", "node n1"] {
+            assert!(Object::try_from(bad.to_owned()).is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn session_ids_are_read_as_they_are_written() {

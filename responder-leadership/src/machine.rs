@@ -9,12 +9,14 @@
 //! * `claims`: taking and handing over.
 //! * `exceptions`: single VIPs given to others and back.
 //! * `answer`: what the datapath is told.
+//! * `overview`: what people are told.
 
 mod answer;
 mod attempts;
 mod claims;
 mod exceptions;
 mod outcomes;
+mod overview;
 mod peers;
 mod place;
 mod seen;
@@ -29,6 +31,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub use self::overview::Overview;
 use self::{answer::Part, session::Own};
 use crate::{
     event::{Effect, Eligible, Event, Holdings, Note},

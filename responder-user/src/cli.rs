@@ -1,6 +1,7 @@
 //! Arguments and exit codes.
 
 mod cluster;
+mod operator;
 
 use std::{
     io::{self, Write as _},
@@ -17,7 +18,10 @@ use clap::{
 use clap_complete::Shell;
 use responder_common::layout::DEFAULT_VIPS;
 
-use self::cluster::ClusterArgs;
+use self::{
+    cluster::ClusterArgs,
+    operator::{DRAIN_EXAMPLES, DrainArgs, REBALANCE_EXAMPLES, RebalanceArgs, STATUS_EXAMPLES, StatusArgs},
+};
 use crate::{
     agent::{self, AllForeign, OnExit},
     check::{self, ShiftedClock},
@@ -29,7 +33,7 @@ use crate::{
         xdp::{WantedAttach, WantedMode},
     },
     decision::{burst::BurstPolicy, fence::FencePolicy},
-    detach, status, telemetry,
+    detach, telemetry,
     telemetry::LogFormat,
 };
 
@@ -40,14 +44,16 @@ Exit codes:
   2  wrong arguments, or a static file that cannot be used
   3  other XDP programs hold the interfaces; nothing was changed
   4  the host is not fit: no BPF file system, missing capabilities or kernel features
-  5  no agent and nothing pinned (status, watch)";
+  5  no agent and nothing pinned (status, watch)
+  6  not everything has moved in time, or has somewhere to go (drain, rebalance)";
 
 const EXAMPLES: &str = "\
 Examples:
   responder check eth0                   # what will work on this host, and what not
   responder run --static vips.toml       # answer for the addresses in the file
   responder run --node-name n1           # in a cluster: for the addresses of Services
-  responder status                       # what is answered, and by which program
+  responder status                       # what is answered, and by which program; in a cluster, by which node
+  responder drain --node n1              # before maintenance of a cluster's node
   responder run --help                   # what the file looks like";
 
 const RUN_EXAMPLES: &str = "\
@@ -85,13 +91,18 @@ enum Command {
     /// Run the agent.
     #[command(after_help = RUN_EXAMPLES)]
     Run(Box<RunArgs>),
-    /// Show links, addresses, deadline and counters; works without an agent, too.
-    #[command(after_help = "Examples:\n  responder status\n  responder status --json | jq '.vips[] | \
-        select(.state != \"answering\")'")]
-    Status(StatusArgs),
+    /// Show links, addresses, deadline and counters, also without an agent; in a cluster all nodes, claims and owners.
+    #[command(after_help = STATUS_EXAMPLES)]
+    Status(Box<StatusArgs>),
     /// Follow what happens: gained, lost, announced, conflicts.
     #[command(after_help = "Examples:\n  responder watch\n  responder watch --json | grep conflict")]
-    Watch(StatusArgs),
+    Watch(WatchArgs),
+    /// Have a node of the cluster hand over what it holds, and take nothing until that is undone.
+    #[command(after_help = DRAIN_EXAMPLES)]
+    Drain(DrainArgs),
+    /// Move claims of the cluster to the nodes that come first for them, one planned hand-over at a time.
+    #[command(after_help = REBALANCE_EXAMPLES)]
+    Rebalance(RebalanceArgs),
     /// Look whether this host and its interfaces are fit, and what stands in the way.
     #[command(after_help = "Examples:\n  responder check\n  responder check eth0 eth1")]
     Check(CheckArgs),
@@ -118,7 +129,7 @@ struct PlaceArgs {
 }
 
 #[derive(Debug, Args)]
-struct StatusArgs {
+struct WatchArgs {
     #[command(flatten)]
     place: PlaceArgs,
     /// As JSON.
@@ -215,10 +226,10 @@ impl Cli {
     pub fn run(self) -> Result<ExitCode> {
         match self.command {
             Command::Run(args) => args.run(),
-            Command::Status(StatusArgs { place, json }) => {
-                block_on(status::run(&place.bpffs, &place.run_dir, json))?
-            }
-            Command::Watch(StatusArgs { place, json }) => block_on(watch(place, json))?,
+            Command::Status(args) => block_on(args.run())?,
+            Command::Watch(WatchArgs { place, json }) => block_on(watch(place, json))?,
+            Command::Drain(args) => block_on(args.run())?,
+            Command::Rebalance(args) => block_on(args.run())?,
             Command::Check(CheckArgs { place, interfaces, json }) => {
                 block_on(check::run(&place.bpffs, &interfaces, json))?
             }

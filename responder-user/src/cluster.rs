@@ -12,6 +12,7 @@
 //! * [`writes`]: the machine's writes and reads; `outcome`: what an answer means.
 //! * [`record`]: what all agents must agree on.
 //! * [`objects`]: Services, EndpointSlices and Nodes.
+//! * [`read`]: all of it read once, for commands.
 //! * [`events`]: Events on Services; [`limit`]: how many.
 
 pub mod client;
@@ -24,6 +25,7 @@ pub mod limit;
 pub mod names;
 pub mod objects;
 mod outcome;
+pub mod read;
 pub mod record;
 #[cfg(test)]
 mod scripted;

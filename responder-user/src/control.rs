@@ -4,15 +4,17 @@
 //! up. The socket is for root alone.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     net::IpAddr,
+    num::NonZeroU16,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use responder_leadership::{id::NodeName, machine::Overview};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -21,7 +23,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{datapath::xdp::Attempt, journal::Happening};
+use crate::{datapath::xdp::Attempt, decision::services::Rules, journal::Happening};
 
 /// How long a client or the agent may take for a line.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -65,6 +67,34 @@ pub struct AgentStatus {
     pub groups: usize,
     /// How often netlink events were lost and all was read anew.
     pub netlink_overruns: u64,
+    /// Its part in a cluster, if it runs in one.
+    #[serde(default)]
+    pub leadership: Option<LeadershipStatus>,
+}
+
+/// An agent's part in a cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LeadershipStatus {
+    /// Its node.
+    pub node: NodeName,
+    /// Namespace of the Leases.
+    pub namespace: String,
+    /// The kubeconfig that it uses, if it uses one.
+    pub kubeconfig: Option<PathBuf>,
+    /// The kubeconfig's context, if not its current one.
+    pub context: Option<String>,
+    /// What it announces.
+    pub rules: Rules,
+    /// Default gateways, now and since it started, whose addresses it does not announce.
+    pub gateways: BTreeSet<IpAddr>,
+    /// Number of groups; `None`: the cluster's record is not known yet.
+    pub claims: Option<NonZeroU16>,
+    /// What it holds and waits for; `None`: as above.
+    pub machine: Option<Overview>,
+    /// Until the deadline, in ms; negative: since it has passed.
+    pub deadline_left_ms: Option<i64>,
+    /// What was told last, oldest first: age in ms, and the sentence.
+    pub notes: Vec<(u64, String)>,
 }
 
 /// A link as the agent sees it.

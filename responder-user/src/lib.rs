@@ -6,14 +6,14 @@
 //!
 //! * [`cli`]: arguments, exit codes, and which module a command is in.
 //! * [`config`]: the static file.
-//! * [`cluster`]: what is read from and written to the Kubernetes API.
 //! * [`decision`]: what to do, as pure functions and machines.
 //! * [`cluster`]: what is read from and written to the Kubernetes API.
 //! * [`datapath`]: programs, links and maps in the kernel.
 //! * [`net`]: interfaces, netlink, multicast groups, packets.
 //! * [`agent`]: the loop that puts them together.
 //! * [`control`] and [`journal`]: what the agent tells others, and how.
-//! * [`status`], [`check`], [`detach`]: the operator's other commands.
+//! * [`overview`]: a whole cluster at a glance; [`operator`]: read for commands.
+//! * [`status`], [`drain`], [`rebalance`], [`check`], [`detach`]: the operator's other commands.
 //! * [`telemetry`]: the log.
 
 pub mod agent;
@@ -25,8 +25,12 @@ pub mod control;
 pub mod datapath;
 pub mod decision;
 pub mod detach;
+pub mod drain;
 pub mod journal;
 pub mod net;
 mod notes;
+pub mod operator;
+pub mod overview;
+pub mod rebalance;
 pub mod status;
 pub mod telemetry;

@@ -1,7 +1,9 @@
 //! `responder status`: what is answered, by whom, until when.
 //!
-//! The maps are read from their pins, so it works without an agent; what only the agent knows is asked of it.
+//! The maps are read from their pins, so it works without an agent; what only the agent knows is asked of it. What is
+//! beyond this host is read from the API server; see [`crate::overview`].
 
+mod leadership;
 mod render;
 
 use std::{
@@ -20,11 +22,41 @@ use responder_common::{
 };
 use serde::Serialize;
 
+pub use self::render::Paint;
 use crate::{
     control::{self, AgentStatus},
-    datapath::{maps::Maps, pins::Pins, xdp},
+    datapath::{chain, maps::Maps, pins::Pins, xdp},
     net::boot,
+    operator::{self, Operator, Prefer, Where},
+    overview::{self, ClusterView, Shown},
 };
+
+/// What to show.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Only this host.
+    pub local: bool,
+    /// Only the cluster.
+    pub cluster: bool,
+    /// As JSON.
+    pub json: bool,
+    /// Which addresses of the cluster.
+    pub shown: Shown,
+    /// Which cluster.
+    pub place: Where,
+}
+
+/// Both parts. As JSON, the host's are at the top.
+#[derive(Clone, Debug, Serialize)]
+struct Report {
+    #[serde(flatten)]
+    host: Option<Status>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<ClusterView>,
+    /// Why the cluster is not shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_error: Option<String>,
+}
 
 /// Everything there is to say.
 #[derive(Clone, Debug, Serialize)]
@@ -122,33 +154,86 @@ pub struct VipStatus {
 ///
 /// # Errors
 ///
-/// If the pins hold another layout or cannot be read.
-pub async fn run(bpffs: &Path, run_dir: &Path, json: bool) -> Result<ExitCode> {
-    let pins = Pins::existing(bpffs)?.filter(|pins| pins.map(VIPS4).exists());
-    let Some(pins) = pins else {
+/// If the pins hold another layout or cannot be read, or nothing but the cluster was to be shown and no API server is
+/// known.
+pub async fn run(bpffs: &Path, run_dir: &Path, options: Options) -> Result<ExitCode> {
+    let Options { local, cluster: only_cluster, json, shown, place } = options;
+    let asked = control::ask_status(run_dir).await;
+    let mut host = None;
+    let mut leadership = None;
+    if only_cluster {
+        leadership = asked.ok().flatten().and_then(|agent| agent.leadership);
+    } else if let Some(pins) = Pins::existing(bpffs)?.filter(|pins| pins.map(VIPS4).exists()) {
+        // One with other pins may be the one that listens there.
+        let agent = asked?.filter(|agent| agent.bpffs == pins.root());
+        leadership = agent.as_ref().and_then(|agent| agent.leadership.clone());
+        host = Some(collect(&pins, agent)?);
+    }
+    let elsewhere = match &host {
+        // A static file's agent has nothing to do with a cluster.
+        Some(Status { agent: Some(_), .. }) => leadership.is_some(),
+        Some(Status { agent: None, .. }) => operator::names_own(&place.access),
+        None => operator::is_known(&place.access),
+    };
+    let with_cluster = only_cluster || (elsewhere && !local);
+    if host.is_none() && !with_cluster {
         writeln!(
             io::stderr(),
             "responder: nothing is pinned at {}: no agent has run here, or it was detached; start one with \
-             `responder run`, or name its --bpffs",
+             `responder run`, name its --bpffs, or look at a cluster by --kubeconfig",
             bpffs.display()
         )?;
         return Ok(ExitCode::from(5));
-    };
-    // One with other pins may be the one that listens there.
-    let agent = control::ask_status(run_dir).await?.filter(|agent| agent.bpffs == pins.root());
-    let status = collect(&pins, agent)?;
+    }
+    let mut report = Report { host, cluster: None, cluster_error: None };
+    if with_cluster {
+        match Operator::connect(&place, leadership.as_ref(), Prefer::Agents).await {
+            Ok(operator) => report.cluster = Some(operator.look().await),
+            Err(error) if report.host.is_none() => return Err(error.into()),
+            Err(error) => report.cluster_error = Some(chain(&error)),
+        }
+    }
+    if let (Some(cluster), true, Shown::Matching(_)) = (&mut report.cluster, json, &shown) {
+        cluster.vips.retain(|vip| shown.includes(vip));
+    }
     let mut out = io::stdout().lock();
     let printed = if json {
-        serde_json::to_writer_pretty(&mut out, &status).map_err(io::Error::from).and_then(|()| writeln!(out))
+        serde_json::to_writer_pretty(&mut out, &report).map_err(io::Error::from).and_then(|()| writeln!(out))
     } else {
-        render::text(&mut out, &status)
+        text(&mut out, &report, &shown)
     };
-    match printed {
-        // Whoever read the output has had enough.
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
-        other => other?,
-    }
+    until_closed(printed)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn text(out: &mut impl io::Write, report: &Report, shown: &Shown) -> io::Result<()> {
+    let paint = Paint::of_stdout();
+    if let Some(host) = &report.host {
+        render::text(out, host, paint)?;
+        if report.cluster.is_some() {
+            writeln!(out)?;
+        }
+    }
+    if let Some(cluster) = &report.cluster {
+        overview::text(out, cluster, shown, paint)?;
+    }
+    match &report.cluster_error {
+        Some(error) => writeln!(out, "\nCluster   {} {error}", paint.bad("not shown:")),
+        None => Ok(()),
+    }
+}
+
+/// A line for the operator.
+pub(crate) fn say(line: impl std::fmt::Display) -> io::Result<()> {
+    until_closed(writeln!(io::stdout(), "{line}"))
+}
+
+/// Whoever read the output has had enough.
+fn until_closed(printed: io::Result<()>) -> io::Result<()> {
+    match printed {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
 }
 
 fn collect(pins: &Pins, agent: Option<AgentStatus>) -> Result<Status> {

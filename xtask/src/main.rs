@@ -10,6 +10,7 @@ mod kubernetes;
 mod leftovers;
 mod lint;
 mod object;
+mod replay;
 mod root;
 mod sim;
 mod sources;
@@ -39,6 +40,7 @@ enum Command {
     Demo(demo::Arguments),
     Kubernetes(kubernetes::Arguments),
     VerifyEbpf(ebpf::VerifyArguments),
+    Replay(replay::Arguments),
     Test(test::Arguments),
     Bench(bench::Arguments),
     Sim(sim::Arguments),
@@ -62,6 +64,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Kubernetes(arguments) => kubernetes::run(&arguments),
         Command::VerifyEbpf(arguments) => ebpf::verify(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Sim(arguments) => sim::run(&arguments),

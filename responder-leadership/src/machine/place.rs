@@ -5,7 +5,7 @@ use std::{cmp::Reverse, net::IpAddr};
 use super::Machine;
 use crate::{
     event::Eligible,
-    group::score,
+    group::{claim_score, score},
     id::{Group, NodeName, SessionId},
     lease::{Fitness, Reach},
 };
@@ -59,14 +59,14 @@ impl Machine {
 
     /// The nodes that come before this one to take a group.
     pub(super) fn takers_before(&self, group: Group) -> Vec<NodeName> {
-        let key = key(group);
         let demand = self.demand.get(usize::from(group));
         let useful = demand.is_none_or(|demand| {
             demand.is_empty() || demand.iter().any(|(vip, eligible)| self.able(vip, eligible))
         });
-        let own = self.own_tier().map(|tier| (tier, !useful, Reverse(score(&self.settings.node, &key))));
+        let own =
+            self.own_tier().map(|tier| (tier, !useful, Reverse(claim_score(&self.settings.node, group))));
         let before = self.others().filter(|(tier, id)| {
-            let rank = (*tier, !self.useful(&id.node, group), Reverse(score(&id.node, &key)));
+            let rank = (*tier, !self.useful(&id.node, group), Reverse(claim_score(&id.node, group)));
             own.is_none_or(|own| rank < own)
         });
         before.map(|(_, id)| id.node).collect()
@@ -74,9 +74,9 @@ impl Machine {
 
     /// The best node to be given a group; one that may answer for some VIP of it, where any is known.
     pub(super) fn successor(&self, group: Group) -> Option<(Tier, SessionId)> {
-        let key = key(group);
-        self.others()
-            .min_by_key(|(tier, id)| (*tier, !self.useful(&id.node, group), Reverse(score(&id.node, &key))))
+        self.others().min_by_key(|(tier, id)| {
+            (*tier, !self.useful(&id.node, group), Reverse(claim_score(&id.node, group)))
+        })
     }
 
     /// Whether another node may answer for some VIP of a group, where any is known.
@@ -92,9 +92,4 @@ impl Machine {
         let able = self.others().filter(|(_, id)| self.other_able(&id.node, vip, eligible));
         able.min_by_key(|(tier, id)| (*tier, Reverse(score(&id.node, &key))))
     }
-}
-
-/// What a group is called where nodes are compared for it.
-fn key(group: Group) -> String {
-    format!("claim {group}")
 }

@@ -13,7 +13,7 @@ mod inputs;
 mod voice;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fs::File,
     net::IpAddr,
     num::NonZeroU16,
@@ -91,6 +91,8 @@ pub(super) struct Cluster {
     deadline: Option<Duration>,
     /// Whether anything was answered when the deadline was last extended.
     answered: bool,
+    /// What the machine told last, and when.
+    notes: VecDeque<(Duration, String)>,
     /// When to end although something is still held.
     stop_by: Option<Duration>,
     finished: bool,
@@ -128,6 +130,7 @@ impl Cluster {
             holdings: None,
             deadline: None,
             answered: false,
+            notes: VecDeque::new(),
             stop_by: None,
             finished: false,
         }

@@ -60,6 +60,10 @@ impl Agent {
             burst_queued: self.bursts.queued(),
             groups: self.joined,
             netlink_overruns: self.net.overruns,
+            leadership: match &self.source {
+                Source::Cluster(cluster) => Some(cluster.report(at, &self.net.default_gateways)),
+                Source::File(_) => None,
+            },
         }
     }
 }

@@ -27,9 +27,40 @@ pub(super) struct AccessArgs {
     /// The kubeconfig's context; its current one by default.
     #[arg(long, env = "RESPONDER_CONTEXT", value_name = "NAME")]
     context: Option<String>,
-    /// Namespace of the agents' Leases.
-    #[arg(long, env = "RESPONDER_NAMESPACE", value_name = "NAME", default_value = "l2-responder")]
-    pub(super) namespace: String,
+    /// Namespace of the agents' Leases; l2-responder by default, for commands that of the agent on this host.
+    #[arg(long, env = "RESPONDER_NAMESPACE", value_name = "NAME")]
+    pub(super) namespace: Option<String>,
+}
+
+/// What is announced at all.
+#[derive(Clone, Debug, Args)]
+pub(super) struct RulesArgs {
+    /// Announce Services of this spec.loadBalancerClass only; by default those without a class and those of
+    /// l2-responder.io/responder.
+    #[arg(long, env = "RESPONDER_LOAD_BALANCER_CLASS", value_name = "CLASS")]
+    load_balancer_class: Option<String>,
+    /// Announce the externalIPs of Services, too. Whoever may write a Service may then have any address of
+    /// --ip-ranges announced.
+    #[arg(long, env = "RESPONDER_EXTERNAL_IPS")]
+    external_ips: bool,
+    /// Addresses that may be announced at all, as prefixes. The default is all; nodes' addresses, default gateways
+    /// and the API server's are refused always.
+    #[arg(long, env = "RESPONDER_IP_RANGES", value_name = "PREFIX", value_delimiter = ',')]
+    ip_ranges: Vec<IpNet>,
+}
+
+impl RulesArgs {
+    pub(super) fn rules(self) -> Result<Rules> {
+        if self.load_balancer_class.as_deref() == Some("") {
+            return Err(Usage(format!(
+                "--load-balancer-class is empty; leave it out to announce Services without a class and those of \
+                 {OWN_CLASS}"
+            ))
+            .into());
+        }
+        let Self { load_balancer_class: class, external_ips, ip_ranges: ranges } = self;
+        Ok(Rules { class, external_ips, ranges })
+    }
 }
 
 impl AccessArgs {
@@ -61,18 +92,8 @@ pub(super) struct ClusterArgs {
     #[arg(long, env = "RESPONDER_CLAIMS", value_name = "GROUPS",
         value_parser = clap::value_parser!(u16).range(1..=1024), default_value_t = 16)]
     claims: u16,
-    /// Announce Services of this spec.loadBalancerClass only; by default those without a class and those of
-    /// l2-responder.io/responder.
-    #[arg(long, env = "RESPONDER_LOAD_BALANCER_CLASS", value_name = "CLASS")]
-    load_balancer_class: Option<String>,
-    /// Announce the externalIPs of Services, too. Whoever may write a Service may then have any address of
-    /// --ip-ranges announced.
-    #[arg(long, env = "RESPONDER_EXTERNAL_IPS")]
-    external_ips: bool,
-    /// Addresses that may be announced at all, as prefixes. The default is all; nodes' addresses, default gateways
-    /// and the API server's are refused always.
-    #[arg(long, env = "RESPONDER_IP_RANGES", value_name = "PREFIX", value_delimiter = ',')]
-    ip_ranges: Vec<IpNet>,
+    #[command(flatten)]
+    rules: RulesArgs,
     /// Announce addresses that no prefix of this node's interfaces covers, too.
     #[arg(long, env = "RESPONDER_ANY_SUBNET")]
     any_subnet: bool,
@@ -97,24 +118,13 @@ impl ClusterArgs {
         };
         let node = NodeName::from(node.as_str());
         names::check_node(&node).map_err(|error| Usage(format!("--node-name: {error}")))?;
-        if self.load_balancer_class.as_deref() == Some("") {
-            return Err(Usage(format!(
-                "--load-balancer-class is empty; leave it out to announce Services without a class and those of \
-                 {OWN_CLASS}"
-            ))
-            .into());
-        }
         Ok(ClusterOptions {
             access: self.access.access(),
-            namespace: self.access.namespace,
+            namespace: self.access.namespace.unwrap_or_else(|| names::NAMESPACE.to_owned()),
             node,
             times,
             claims: NonZeroU16::new(self.claims).unwrap_or(NonZeroU16::MIN),
-            rules: Rules {
-                class: self.load_balancer_class,
-                external_ips: self.external_ips,
-                ranges: self.ip_ranges,
-            },
+            rules: self.rules.rules()?,
             links: LinkChoice { interfaces: self.interfaces, any_subnet: self.any_subnet },
             record: self.record,
         })

@@ -5,6 +5,8 @@ use std::num::NonZeroU16;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use responder_leadership::id::{Group, NodeName, Object, Version};
 
+/// Where the Leases are unless another namespace is asked for.
+pub const NAMESPACE: &str = "l2-responder";
 /// Label: `session`, `claim` or `cluster`.
 pub const KIND: &str = "l2-responder.io/kind";
 /// Label that says whose objects these are.

@@ -7,7 +7,7 @@ use std::{
 
 use comfy_table::{Table, presets};
 
-use super::{Status, VipState, VipStatus};
+use super::{Status, VipState, VipStatus, leadership};
 use crate::telemetry::no_color;
 
 /// Addresses shown; the rest is summed up, and in the JSON.
@@ -16,24 +16,43 @@ const SHOWN: usize = 20;
 const SHOWN_REFUSED: usize = 8;
 
 /// Writes `status` as text.
-pub(super) fn text(out: &mut impl Write, status: &Status) -> io::Result<()> {
-    let paint = Paint(stdout().is_terminal() && !no_color());
+pub(super) fn text(out: &mut impl Write, status: &Status, paint: Paint) -> io::Result<()> {
     head(out, status, paint)?;
     links(out, status, paint)?;
     vips(out, status, paint)?;
     counters(out, status)
 }
 
-#[derive(Clone, Copy)]
-struct Paint(bool);
+/// Colours, or none.
+#[derive(Clone, Copy, Debug)]
+pub struct Paint(bool);
 
 impl Paint {
-    fn good(self, text: impl Into<String>) -> String {
+    /// Colours where standard output is a terminal and nobody objects.
+    #[must_use]
+    pub fn of_stdout() -> Self {
+        Self(stdout().is_terminal() && !no_color())
+    }
+
+    /// None.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(false)
+    }
+
+    /// As it should be.
+    pub fn good(self, text: impl Into<String>) -> String {
         self.with(32, text.into())
     }
 
-    fn bad(self, text: impl Into<String>) -> String {
+    /// Somebody should look.
+    pub fn bad(self, text: impl Into<String>) -> String {
         self.with(31, text.into())
+    }
+
+    /// This is here.
+    pub fn strong(self, text: impl Into<String>) -> String {
+        self.with(1, text.into())
     }
 
     fn with(self, colour: u8, text: String) -> String {
@@ -64,7 +83,11 @@ fn head(out: &mut impl Write, status: &Status, paint: Paint) -> io::Result<()> {
     } else {
         paint.bad(format!("passed {} ago: nothing is answered", time(-fence.deadline_left_ms)))
     };
-    writeln!(out, "Deadline  {deadline}; last heartbeat {} ago", time(fence.heartbeat_age_ms))
+    writeln!(out, "Deadline  {deadline}; last heartbeat {} ago", time(fence.heartbeat_age_ms))?;
+    match status.agent.as_ref().and_then(|agent| agent.leadership.as_ref()) {
+        Some(leadership) => leadership::text(out, leadership, paint),
+        None => Ok(()),
+    }
 }
 
 fn links(out: &mut impl Write, status: &Status, paint: Paint) -> io::Result<()> {

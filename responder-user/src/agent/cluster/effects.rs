@@ -120,6 +120,9 @@ impl Agent {
                 {
                     player.leases.restart();
                 }
+                if let Some(cluster) = self.cluster_mut() {
+                    cluster.remember(&note);
+                }
                 self.tell(Happening::Leadership { note });
             }
             Effect::Finished => {

@@ -1,15 +1,19 @@
 //! Events on Services.
 
-use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU16};
+use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU16, time::Duration};
 
-use responder_leadership::{group::group_of, id::Group};
+use responder_leadership::{event::Note, group::group_of, id::Group};
 
 use super::{Cluster, Player};
 use crate::{
-    agent::Agent,
+    agent::{Agent, now},
     cluster::events::{About, Said},
+    control::LeadershipStatus,
     decision::services::{Changes, Eligible, Refused, ServiceKey},
 };
+
+/// So many notes are remembered.
+const NOTES: usize = 16;
 
 impl Agent {
     /// Says of every VIP that is newly announced here that it is.
@@ -58,7 +62,38 @@ impl Agent {
 }
 
 impl Cluster {
-    /// Whether this node is the one to speak about an address.
+    /// Keeps a note for the status.
+    pub(super) fn remember(&mut self, note: &Note) {
+        if self.notes.len() == NOTES {
+            self.notes.pop_front();
+        }
+        self.notes.push_back((now(), crate::notes::text(note)));
+    }
+
+    /// The status.
+    pub(in crate::agent) fn report(&self, at: Duration, gateways: &BTreeSet<IpAddr>) -> LeadershipStatus {
+        let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        let signed = |at: Duration| i64::try_from(at.as_millis()).unwrap_or(i64::MAX);
+        let options = &self.options;
+        LeadershipStatus {
+            node: options.node.clone(),
+            namespace: options.namespace.clone(),
+            kubeconfig: options.access.kubeconfig.clone(),
+            context: options.access.context.clone(),
+            rules: options.rules.clone(),
+            gateways: gateways.clone(),
+            claims: self.player.as_ref().map(|player| player.claims),
+            machine: self.player.as_ref().map(|player| player.machine.overview()),
+            deadline_left_ms: self.deadline.map(|deadline| signed(deadline) - signed(at)),
+            notes: self
+                .notes
+                .iter()
+                .map(|(told, text)| (ms(at.saturating_sub(*told)), text.clone()))
+                .collect(),
+        }
+    }
+
+    /// Whether this node is the one to speak about an address: it holds its group; of what is none, group 0.
     fn is_speaker(&self, address: Option<IpAddr>) -> bool {
         let (Some(Player { claims, .. }), Some(holdings)) = (&self.player, &self.holdings) else {
             return false;

@@ -33,7 +33,7 @@ pub struct SliceKey {
 }
 
 /// Which addresses may be announced.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Rules {
     /// `None`: LoadBalancer Services without a class and those of [`OWN_CLASS`]. Otherwise those of exactly this
     /// class: then neither a Service without a class nor one of [`OWN_CLASS`].

@@ -142,13 +142,13 @@ impl ClusterAgent {
         self.node.spawn(command)?.finish(crate::ns::COMMAND_DEADLINE)
     }
 
-    /// What `responder status --json` says on the node.
+    /// What `responder status --json` says of the node; nothing is asked of the API server.
     ///
     /// # Errors
     ///
     /// If it fails or prints no JSON.
     pub fn status(&self) -> Result<Value> {
-        let output = self.command(&["status", "--json"])?.ok()?;
+        let output = self.command(&["status", "--local", "--json"])?.ok()?;
         serde_json::from_str(&output.stdout)
             .with_context(|| format!("status --json printed {:?}", output.stdout))
     }
