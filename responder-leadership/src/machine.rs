@@ -169,6 +169,8 @@ pub struct Machine {
     /// Groups whose holder or exceptions may have to change.
     unsettled: BTreeSet<Group>,
     free_since: BTreeMap<Group, Duration>,
+    /// Who is to take each free group, as of the last look.
+    chosen: BTreeMap<Group, NodeName>,
     /// The sessions that each claim names, with their latest incarnations.
     named: Vec<BTreeMap<NodeName, Incarnation>>,
     /// The datapath of someone else who uses this node's name.
@@ -223,6 +225,7 @@ impl Machine {
             finished: false,
             unsettled: BTreeSet::new(),
             free_since: BTreeMap::new(),
+            chosen: BTreeMap::new(),
             named: vec![BTreeMap::new(); claims],
             in_use: None,
             stale: BTreeSet::new(),

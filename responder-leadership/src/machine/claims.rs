@@ -1,6 +1,6 @@
 //! Taking groups and handing them over.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{Gives, Machine, place::Tier};
 use crate::{
@@ -20,7 +20,12 @@ pub(super) enum Settled {
 impl Machine {
     /// Looks at every group that may need something.
     pub(super) fn advance_claims(&mut self) {
-        for group in self.unsettled.clone() {
+        let unsettled = self.unsettled.clone();
+        let free = |group: &Group| {
+            self.claim(*group).and_then(|claim| claim.holder.as_ref()).is_none_or(|id| self.dead(id))
+        };
+        self.chosen = if unsettled.iter().any(free) { self.choose() } else { BTreeMap::new() };
+        for group in unsettled {
             if self.advance_claim(group) == Settled::Yes {
                 self.unsettled.remove(&group);
             }

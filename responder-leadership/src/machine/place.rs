@@ -1,6 +1,6 @@
 //! Who may and who should answer.
 
-use std::{cmp::Reverse, net::IpAddr};
+use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr};
 
 use super::Machine;
 use crate::{
@@ -46,10 +46,11 @@ impl Machine {
         self.others().any(|(tier, _)| tier == Tier::Fit)
     }
 
-    /// Whether this node may answer for a VIP that it holds.
+    /// Whether this node may answer for a VIP that it holds. One that is unfit does so until it has handed the VIP over, if
+    /// there is somebody to have it.
     pub(super) fn able(&self, vip: &IpAddr, eligible: &Eligible) -> bool {
-        let unfit = matches!(self.fitness, Fitness::Unfit(_));
-        !unfit && eligible.includes(&self.settings.node) && self.reach.covers(vip)
+        let fit = !matches!(self.fitness, Fitness::Unfit(_)) || self.bearer(vip, eligible).is_some();
+        eligible.includes(&self.settings.node) && self.reach.covers(vip) && fit
     }
 
     /// Whether another node may answer for a VIP that it holds.
@@ -59,17 +60,66 @@ impl Machine {
 
     /// The nodes that come before this one to take a group.
     pub(super) fn takers_before(&self, group: Group) -> Vec<NodeName> {
-        let demand = self.demand.get(usize::from(group));
-        let useful = demand.is_none_or(|demand| {
-            demand.is_empty() || demand.iter().any(|(vip, eligible)| self.able(vip, eligible))
-        });
+        let useful = self.is_useful(group);
         let own =
             self.own_tier().map(|tier| (tier, !useful, Reverse(claim_score(&self.settings.node, group))));
+        let chosen = self.chosen.get(&group);
+        if chosen == Some(&self.settings.node) {
+            return Vec::new();
+        }
         let before = self.others().filter(|(tier, id)| {
             let rank = (*tier, !self.useful(&id.node, group), Reverse(claim_score(&id.node, group)));
-            own.is_none_or(|own| rank < own)
+            chosen == Some(&id.node) || own.is_none_or(|own| rank < own)
         });
         before.map(|(_, id)| id.node).collect()
+    }
+
+    /// Who is to take each group that is free: the node that comes first for it, but none takes more than its share while
+    /// another has less. Every node that sees the same comes to the same.
+    pub(super) fn choose(&self) -> BTreeMap<Group, NodeName> {
+        let own = self.own_tier().map(|tier| (tier, self.settings.node.clone()));
+        let others = self.others().map(|(tier, id)| (tier, id.node));
+        let mut candidates: Vec<_> = others.chain(own).collect();
+        let Some(best) = candidates.iter().map(|(tier, _)| *tier).min() else {
+            return BTreeMap::new();
+        };
+        candidates.retain(|(tier, _)| *tier == best);
+        let mut held: BTreeMap<&NodeName, usize> = candidates.iter().map(|(_, node)| (node, 0)).collect();
+        let mut free = Vec::new();
+        for group in self.groups() {
+            match self.claim(group).and_then(|claim| claim.holder.as_ref()) {
+                Some(holder) if !self.dead(holder) => {
+                    if let Some(count) = held.get_mut(&holder.node) {
+                        *count += 1;
+                    }
+                }
+                Some(_) | None => free.push(group),
+            }
+        }
+        let share = self.claims.len().div_ceil(candidates.len());
+        let mut chosen = BTreeMap::new();
+        for group in free {
+            let first = candidates.iter().min_by_key(|(_, node)| {
+                let full = held.get(node).is_some_and(|count| *count >= share);
+                let useful = match *node == self.settings.node {
+                    true => self.is_useful(group),
+                    false => self.useful(node, group),
+                };
+                (!useful, full, Reverse(claim_score(node, group)))
+            });
+            if let Some((_, node)) = first {
+                *held.entry(node).or_default() += 1;
+                chosen.insert(group, node.clone());
+            }
+        }
+        chosen
+    }
+
+    /// Whether this node may answer for some VIP of a group, where any is known.
+    fn is_useful(&self, group: Group) -> bool {
+        self.demand.get(usize::from(group)).is_none_or(|demand| {
+            demand.is_empty() || demand.iter().any(|(vip, eligible)| self.able(vip, eligible))
+        })
     }
 
     /// The best node to be given a group; one that may answer for some VIP of it, where any is known.
