@@ -8,6 +8,7 @@
 //!   slices. It shares no code with the programs.
 //! * [`mutate`]: frames like those of the list, and then not.
 //! * [`run`]: the programs in the kernel under `BPF_PROG_TEST_RUN`.
+//! * [`scenario`]: what is done to the agents of a cluster and must be true then, one after the other.
 //! * [`skip`]: tests that cannot run here say so.
 
 pub mod build;
@@ -17,4 +18,5 @@ pub mod frames;
 pub mod model;
 pub mod mutate;
 pub mod run;
+pub mod scenario;
 pub mod skip;
