@@ -5,7 +5,8 @@ use std::{thread, time::Duration};
 use anyhow::{Result, ensure};
 use responder_lab::{Account, Cluster, Cut, cluster_or_skip, wait_until};
 use responder_tests::{
-    fleet::{Fleet, SETTLED, claim_of, vips},
+    fleet::{Fleet, SETTLED, vips},
+    leases::claim_of,
     scenario::play,
 };
 use serde_json::json;
