@@ -14,7 +14,10 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use responder_lab::{Account, Cluster};
 
 pub use self::{fault::Kind, table::Table};
-use crate::fleet::{Fleet, claim_of, vips};
+use crate::{
+    fleet::{Fleet, vips},
+    leases::claim_of,
+};
 
 /// What to do to a cluster.
 #[derive(Clone, Debug)]

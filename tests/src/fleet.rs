@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     net::IpAddr,
-    num::NonZeroU16,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,8 +12,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use responder_lab::{
     Account, Cluster, ClusterAgent, ClusterBuilder, Mac, NAMESPACE, Observer, Service, wait_until,
 };
-use responder_leadership::group::group_of;
 use serde_json::Value;
+
+use crate::leases::{CLAIMS, LEASES, record_of};
 
 /// Between two questions for a VIP.
 pub const STEP: Duration = Duration::from_millis(5);
@@ -22,22 +22,10 @@ pub const STEP: Duration = Duration::from_millis(5);
 /// How long a cluster may need until everything is answered again, however busy the machine.
 pub const SETTLED: Duration = Duration::from_secs(40);
 
-/// The collection of the agents' Leases.
-pub const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/l2-responder/leases";
-
-/// Number of groups unless an agent says otherwise.
-pub const CLAIMS: NonZeroU16 = NonZeroU16::new(16).unwrap();
-
 /// `count` addresses on the segment, the first groups of which differ.
 #[must_use]
 pub fn vips(count: u8) -> Vec<IpAddr> {
     (0..count).map(|n| [192, 0, 2, 200 + n].into()).collect()
-}
-
-/// The Lease of the claim that a VIP belongs to.
-#[must_use]
-pub fn claim_of(vip: IpAddr) -> String {
-    format!("claim-{CLAIMS}-{:02}", group_of(vip, CLAIMS))
 }
 
 /// Agents, the cluster that they are in, and who watches them. Everything ends with it.
@@ -394,46 +382,4 @@ impl Fleet {
         }
         Ok(())
     }
-}
-
-/// What counts in a Lease: the record in its annotation.
-#[must_use]
-pub fn record_of(lease: &Value) -> Value {
-    let annotations = lease["metadata"]["annotations"].as_object();
-    let record = annotations.and_then(|all| all.iter().find(|(key, _)| key.ends_with("/record")));
-    record.and_then(|(_, text)| serde_json::from_str(text.as_str()?).ok()).unwrap_or_default()
-}
-
-/// A scenario: something that is done to the cluster, with what must be true then.
-pub type Scenario = (&'static str, fn(&mut Fleet) -> Result<()>);
-
-/// Plays scenarios one after the other; before each, and at the end, everything is held and answered. With
-/// `RESPONDER_SCENARIOS` in the environment, only those whose names contain that.
-///
-/// # Panics
-///
-/// If one fails, after all have been played as far as the cluster recovers, with all that failed.
-pub fn play(mut fleet: Fleet, scenarios: &[Scenario]) {
-    let mut failed = Vec::new();
-    let only = std::env::var("RESPONDER_SCENARIOS").unwrap_or_default();
-    for (name, scenario) in scenarios.iter().filter(|(name, _)| name.contains(&only)) {
-        let begin = std::time::Instant::now();
-        fleet.observer.forget();
-        let result = scenario(&mut fleet).and_then(|()| fleet.check_health());
-        let result = result.map_err(|error| format!("{error:#}\n{}", fleet.diagnosis()));
-        let recovered = fleet.recover();
-        println!(
-            "scenario {name}: {}, {:.1} s",
-            if result.is_ok() { "ok" } else { "FAILED" },
-            begin.elapsed().as_secs_f64()
-        );
-        if let Err(error) = result {
-            failed.push(format!("{name}: {error}"));
-        }
-        if let Err(error) = recovered {
-            failed.push(format!("after {name}, the cluster does not recover: {error:#}"));
-            break;
-        }
-    }
-    assert!(failed.is_empty(), "{} scenarios failed:\n{}", failed.len(), failed.join("\n\n"));
 }

@@ -4,17 +4,21 @@
 //! * [`campaign`]: random faults in it, one after the other.
 //! * [`fleet`]: agents in a cluster, and what a client sees of them.
 //! * [`frames`]: the acceptance list: frames and what becomes of each while the address is owned.
+//! * [`leases`]: the agents' Leases, as the API server shows them.
 //! * [`model`]: what becomes of *any* frame in any state, written from the RFCs and docs/protocol.md over byte
 //!   slices. It shares no code with the programs.
 //! * [`mutate`]: frames like those of the list, and then not.
 //! * [`run`]: the programs in the kernel under `BPF_PROG_TEST_RUN`.
+//! * [`scenario`]: what is done to the agents of a cluster and must be true then, one after the other.
 //! * [`skip`]: tests that cannot run here say so.
 
 pub mod build;
 pub mod campaign;
 pub mod fleet;
 pub mod frames;
+pub mod leases;
 pub mod model;
 pub mod mutate;
 pub mod run;
+pub mod scenario;
 pub mod skip;

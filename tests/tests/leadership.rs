@@ -4,7 +4,10 @@ use std::{process::Command, thread, time::Duration};
 
 use anyhow::{Result, ensure};
 use responder_lab::{Cluster, Cut, cluster_or_skip};
-use responder_tests::fleet::{Fleet, SETTLED, play, vips};
+use responder_tests::{
+    fleet::{Fleet, SETTLED, vips},
+    scenario::play,
+};
 
 const LEASE: Duration = Duration::from_secs(1);
 

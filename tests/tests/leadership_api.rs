@@ -4,7 +4,11 @@ use std::{path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use responder_lab::{Cluster, Cut, NAMESPACE, cluster_or_skip, wait_until};
-use responder_tests::fleet::{Fleet, LEASES, SETTLED, claim_of, play, record_of, vips};
+use responder_tests::{
+    fleet::{Fleet, SETTLED, vips},
+    leases::{LEASES, claim_of, record_of},
+    scenario::play,
+};
 use serde_json::{Value, json};
 
 const LEASE: Duration = Duration::from_secs(1);

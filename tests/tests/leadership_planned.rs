@@ -4,7 +4,11 @@ use std::{thread, time::Duration};
 
 use anyhow::{Result, ensure};
 use responder_lab::{Account, Cluster, Cut, cluster_or_skip, wait_until};
-use responder_tests::fleet::{Fleet, SETTLED, claim_of, play, vips};
+use responder_tests::{
+    fleet::{Fleet, SETTLED, vips},
+    leases::claim_of,
+    scenario::play,
+};
 use serde_json::json;
 
 /// Fewer questions than would remain unanswered until a session expires.

@@ -4,7 +4,10 @@ use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use responder_lab::{Cluster, Endpoint, Service, cluster_or_skip, wait_until};
-use responder_tests::fleet::{Fleet, SETTLED, play, vips};
+use responder_tests::{
+    fleet::{Fleet, SETTLED, vips},
+    scenario::play,
+};
 use serde_json::json;
 
 /// Questions without an answer that tell that nobody answers.

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, net::IpAddr, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use responder_lab::{Cluster, Request, Service, cluster_or_skip};
-use responder_tests::fleet::{Fleet, SETTLED, play, vips};
+use responder_tests::{
+    fleet::{Fleet, SETTLED, vips},
+    scenario::play,
+};
 
 /// Renewed every 250 ms.
 const OPTIONS: [&str; 4] = ["--lease-duration", "1s", "--idle-renew-interval", "2s"];
