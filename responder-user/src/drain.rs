@@ -125,7 +125,15 @@ async fn wait(operator: &Operator, limit: Duration) -> Result<ExitCode> {
                 }
                 if last.as_ref() != Some(&held) {
                     say(format!("{node} holds {}", text(&held)))?;
-                    last = Some(held);
+                    last = Some(held.clone());
+                }
+                if told && speaks && !another_may_take(node, &first, &view) {
+                    say(format!(
+                        "{node} keeps {} and goes on answering, because no other node is fit to take them; it hands over \
+                         as soon as one is. Undo it by `responder drain --undo --node {node}`",
+                        text(&held)
+                    ))?;
+                    return Ok(ExitCode::from(UNFINISHED));
                 }
             }
             Err(error @ ReadError::Forbidden { .. }) => {
@@ -145,6 +153,14 @@ async fn wait(operator: &Operator, limit: Duration) -> Result<ExitCode> {
         }
         sleep(LOOK).await;
     }
+}
+
+/// Whether some other node would take something. Who lives was looked at more closely at `first`.
+fn another_may_take(node: &NodeName, first: &ClusterView, view: &ClusterView) -> bool {
+    let lived = |other: &NodeName| first.session(other).is_some_and(|session| session.life == Life::Live);
+    view.sessions.iter().filter(|session| session.node != *node).any(|session| {
+        session.may_take() || (session.life == Life::Expired && lived(&session.node) && session.would_take())
+    })
 }
 
 fn text((groups, vips): &Holdings) -> String {

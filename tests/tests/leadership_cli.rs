@@ -231,13 +231,15 @@ fn a_node_is_drained_and_the_claims_come_back_only_on_request() {
     let text = admin(&cluster, &["rebalance"]).ok().unwrap().stdout;
     assert!(text.contains("nothing to move"), "{text}");
 
-    // The last fit node: its claims are nobody's, which is not what an operator hopes for.
+    // The last fit node goes on answering, and the operator is told at once.
     for node in ["n1", "n2"] {
         admin(&cluster, &["drain", "--node", node]).ok().unwrap();
     }
     let output = admin(&cluster, &["drain", "--node", "n3"]);
     assert_eq!(output.code(), Some(6), "{output:?}");
-    assert!(output.stdout.contains("nobody holds") && output.stdout.contains("--undo"), "{output:?}");
+    assert!(output.stdout.contains("no other node is fit") && output.stdout.contains("--undo"), "{output:?}");
+    let seen = view(&cluster);
+    assert!(settled(&seen) && holders(&seen) == [("n3".to_owned(), 16)].into(), "{seen:#}");
 }
 
 #[test]

@@ -85,9 +85,14 @@ impl SessionView {
     /// Whether it takes what nobody holds, if only as a last resort.
     #[must_use]
     pub fn may_take(&self) -> bool {
+        self.life == Life::Live && self.would_take()
+    }
+
+    /// Whether it would do so if it lives.
+    #[must_use]
+    pub fn would_take(&self) -> bool {
         let fitness = self.fitness.as_ref();
-        self.life == Life::Live
-            && fitness.is_some_and(|fitness| !matches!(fitness, Fitness::Unfit(_)))
+        fitness.is_some_and(|fitness| !matches!(fitness, Fitness::Unfit(_)))
             && self.reach.as_ref().is_some_and(|reach| !reach.is_nothing())
     }
 
