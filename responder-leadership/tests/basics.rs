@@ -1,7 +1,11 @@
 //! The machine's everyday life, with an API server that answers at once.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    num::NonZeroU16,
+    time::Duration,
+};
 
 use responder_leadership::{
     event::{Effect, Eligible, Event, Holdings, Note, Outcome, Via},
@@ -20,6 +24,8 @@ struct World {
     version: u64,
     store: BTreeMap<Object, (Version, Content)>,
     nodes: BTreeMap<NodeName, Node>,
+    /// What has not been told yet.
+    queue: VecDeque<(NodeName, Event)>,
 }
 
 struct Node {
@@ -77,14 +83,17 @@ impl World {
         self.tell(&node, Event::Synced { listed_at });
     }
 
+    /// Tells a node something, and everybody all that follows from it.
     fn tell(&mut self, node: &NodeName, event: Event) {
-        let n = self.nodes.get_mut(node).unwrap();
-        if n.frozen {
-            return;
-        }
-        let effects = n.machine.handle(self.now, event);
-        for effect in effects {
-            self.perform(node, effect);
+        self.queue.push_back((node.clone(), event));
+        while let Some((node, event)) = self.queue.pop_front() {
+            let n = self.nodes.get_mut(&node).unwrap();
+            if n.frozen {
+                continue;
+            }
+            for effect in n.machine.handle(self.now, event) {
+                self.perform(&node, effect);
+            }
         }
     }
 
@@ -106,20 +115,24 @@ impl World {
                     Outcome::Conflict
                 };
                 let done = matches!(outcome, Outcome::Done(_));
-                self.tell(node, Event::Written { write: id, outcome });
+                self.later(node, Event::Written { write: id, outcome });
                 if done {
                     let version = Version(self.version);
                     for other in self.nodes.keys().cloned().collect::<Vec<_>>() {
-                        self.tell(&other, seen(&object, version, &content, Via::Watch));
+                        self.later(&other, seen(&object, version, &content, Via::Watch));
                     }
                 }
             }
             Effect::Read { object, known: _ } => {
                 if let Some((version, content)) = self.store.get(&object).cloned() {
-                    self.tell(node, seen(&object, version, &content, Via::Read));
+                    self.later(node, seen(&object, version, &content, Via::Read));
                 }
             }
         }
+    }
+
+    fn later(&mut self, node: &NodeName, event: Event) {
+        self.queue.push_back((node.clone(), event));
     }
 
     fn run(&mut self, time: Duration) {
