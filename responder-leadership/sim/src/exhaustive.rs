@@ -107,6 +107,8 @@ const SEEN: [&str; 3] =
 pub enum Action {
     /// What comes next if nothing goes wrong.
     Go,
+    /// The same, where nodes have changes to see: this one sees the next one first.
+    See(usize),
     /// The request that is about to arrive is lost.
     LoseRequest,
     /// It is executed, and its response is lost.
