@@ -80,7 +80,6 @@ fn flaws_are_found_in_small_clusters() {
         (Flaw::TakeWithoutRevoke, one),
         (Flaw::MissingIsDead, Bounds { deletions: true, ..one }),
         (Flaw::TakeUnclearAtOnce, Bounds { deletions: true, ..Bounds::of(2, 1, 2) }),
-        (Flaw::ForgetExceptions, Bounds::of(3, 1, 1)),
     ] {
         let found = explore(Bounds { flaw: Some(flaw), ..bounds }, 2);
         println!(
