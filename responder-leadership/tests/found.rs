@@ -1,0 +1,98 @@
+//! What the simulation has found, as the shortest stories that show it.
+
+use std::{collections::BTreeSet, num::NonZeroU16, time::Duration};
+
+use responder_leadership::{
+    event::{Effect, Event, Outcome, Via},
+    id::{Incarnation, Object, Version},
+    lease::{Content, Seen, Session},
+    machine::{Adopted, Machine},
+    settings::{Settings, Times},
+};
+
+const LEASE: Duration = Duration::from_secs(1);
+const START: Duration = Duration::from_secs(100);
+
+fn machine(adopted: Option<Adopted>) -> Machine {
+    let settings = Settings {
+        node: "n1".into(),
+        datapath: "maps".to_owned(),
+        claims: NonZeroU16::MIN,
+        longest: LEASE,
+        times: Times::of(LEASE),
+        seed: 1,
+        wall: (1_763_733_600_000, START),
+    };
+    Machine::new(settings, adopted)
+}
+
+fn written(effects: &[Effect]) -> Vec<(u64, Object, Content)> {
+    let write = |effect: &Effect| {
+        let Effect::Write { id, object, content, .. } = effect else { return None };
+        Some((*id, object.clone(), content.clone()))
+    };
+    effects.iter().filter_map(write).collect()
+}
+
+/// The first session of a node, with the number of its write.
+fn first_session(machine: &mut Machine) -> (u64, Session) {
+    let effects = machine.handle(START, Event::Synced { listed_at: START });
+    match written(&effects).remove(0) {
+        (id, _, Content::Session(session)) => (id, session),
+        (.., Content::Claim(claim)) => panic!("{claim:?} is written before there is a session"),
+    }
+}
+
+/// Counted anew, a renewal could be what is stored already, which extends nothing; and a late echo of the predecessor's
+/// renewals would confirm the successor's.
+#[test]
+fn a_successor_goes_on_counting() {
+    let (_, session) = first_session(&mut machine(None));
+    let nothing = (BTreeSet::new(), BTreeSet::new());
+    let adopted = Adopted { incarnation: session.id.incarnation, groups: nothing.0, vips: nothing.1 };
+    let mut successor = machine(Some(adopted));
+    let later = START + Duration::from_millis(20);
+    let seen = Seen::Good(session.clone());
+    let node = session.id.node.clone();
+    successor.handle(later, Event::Session { node, version: Version(1), seen, via: Via::Watch });
+    let effects = successor.handle(later, Event::Synced { listed_at: later });
+    let session_of = |content| if let Content::Session(session) = content { Some(session) } else { None };
+    let renewed = written(&effects).into_iter().find_map(|(_, _, content)| session_of(content)).unwrap();
+    assert_eq!(renewed.id, session.id);
+    assert!(renewed.renewal > session.renewal, "{} after {}", renewed.renewal, session.renewal);
+}
+
+/// A creation succeeds also where the claim was there and was deleted, without this node having seen either: its last
+/// holder may still answer.
+#[test]
+fn an_absent_claim_is_created_as_nobodys_and_taken_when_that_is_clear() {
+    let mut machine = machine(None);
+    let (write, session) = first_session(&mut machine);
+    assert!(session.id.incarnation > Incarnation(0));
+    let mut version = 1;
+    let mut now = START;
+    let mut waiting = vec![write];
+    let mut holders = Vec::new();
+    while holders.len() < 2 {
+        let event = match waiting.pop() {
+            Some(write) => Event::Written { write, outcome: Outcome::Done(Version(version)) },
+            None => {
+                now = machine.next_wake().unwrap();
+                Event::Tick
+            }
+        };
+        version += 1;
+        for (id, object, content) in written(&machine.handle(now, event)) {
+            waiting.push(id);
+            if let Content::Claim(claim) = content {
+                assert_eq!(object, Object::Claim(0));
+                holders.push((now, claim.holder));
+            }
+        }
+        // Renewals come back by the watch.
+        machine.handle(now, Event::Synced { listed_at: now });
+    }
+    assert_eq!(holders[0].1, None);
+    assert_eq!(holders[1].1, Some(session.id));
+    assert!(holders[1].0 >= holders[0].0 + LEASE * 2, "{holders:?}");
+}
