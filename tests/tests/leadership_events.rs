@@ -1,5 +1,7 @@
 //! What an administrator is told of addresses that are not announced.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
 use std::{net::IpAddr, time::Duration};
 
 use responder_lab::{Cluster, Service, cluster_or_skip, wait_until};
