@@ -72,7 +72,9 @@ impl FromStr for SessionId {
         if node.is_empty() || !digits {
             return Err(bad());
         }
-        let incarnation = number.parse().ok().map(Incarnation).ok_or_else(bad)?;
+        // What can never be outgrown is nonsense.
+        let number = number.parse().ok().filter(|number| *number < 1 << 62);
+        let incarnation = number.map(Incarnation).ok_or_else(bad)?;
         Ok(Self { node: node.into(), incarnation })
     }
 }
@@ -165,7 +167,18 @@ mod tests {
     fn session_ids_are_read_as_they_are_written() {
         let id = SessionId { node: "n1.example".into(), incarnation: Incarnation(17) };
         assert_eq!(id.to_string().parse(), Ok(id));
-        for bad in ["", "n1", "n1/", "/1", "n1/-1", "n1/+1", "n1/x", "n1/1 ", "n1/99999999999999999999"] {
+        for bad in [
+            "",
+            "n1",
+            "n1/",
+            "/1",
+            "n1/-1",
+            "n1/+1",
+            "n1/x",
+            "n1/1 ",
+            "n1/18446744073709551615",
+            "n1/99999999999999999999",
+        ] {
             assert!(bad.parse::<SessionId>().is_err(), "{bad:?}");
         }
     }

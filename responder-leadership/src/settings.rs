@@ -11,6 +11,9 @@ pub const SHORTEST: Duration = Duration::from_millis(500);
 /// The longest lease: what an observer waits that cannot know better.
 pub const LONGEST: Duration = Duration::from_secs(60);
 
+/// The longest that a session may say that it lasts: that of a node that holds nothing and renews slowly.
+pub const LONGEST_IDLE: Duration = Duration::from_secs(360);
+
 /// How a machine is to behave.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Settings {
@@ -83,7 +86,7 @@ impl Times {
                 "--idle-renew-interval {idle_renew_interval:?} is shorter than --renew-interval {renew_interval:?}"
             )));
         }
-        let longest_idle = LONGEST * 5;
+        let longest_idle = LONGEST_IDLE - LONGEST;
         if idle_renew_interval > longest_idle {
             return Err(BadTimes(format!(
                 "--idle-renew-interval {idle_renew_interval:?} is longer than {longest_idle:?}: for so long peers \
@@ -136,7 +139,9 @@ mod tests {
     #[test]
     fn defaults_are_safe() {
         for duration in [500, 1000, 3000, 15_000, 60_000] {
-            assert!(Times::of(ms(duration)).check().is_ok(), "{duration}");
+            let times = Times::of(ms(duration)).check().unwrap();
+            // What an idle session says must be understood.
+            assert!(times.idle_renew_interval + times.lease_duration <= LONGEST_IDLE, "{duration}");
         }
     }
 

@@ -96,3 +96,29 @@ fn an_absent_claim_is_created_as_nobodys_and_taken_when_that_is_clear() {
     assert_eq!(holders[1].1, Some(session.id));
     assert!(holders[1].0 >= holders[0].0 + LEASE * 2, "{holders:?}");
 }
+
+/// A successor may have waited, and listed before its turn came: what its predecessor answers must not end because of that.
+#[test]
+fn an_old_list_does_not_end_what_the_predecessor_answers() {
+    let (_, session) = first_session(&mut machine(None));
+    let adopted =
+        Adopted { incarnation: session.id.incarnation, groups: BTreeSet::new(), vips: BTreeSet::new() };
+    let mut successor = machine(Some(adopted));
+    let later = START + LEASE * 60;
+    let node = session.id.node.clone();
+    let seen = Seen::Good(session);
+    successor
+        .handle(later, Event::Session { node: node.clone(), version: Version(1), seen, via: Via::Watch });
+    let mut effects = successor.handle(later, Event::Synced { listed_at: START });
+    let renewal = |(_, object, _): &(u64, Object, Content)| matches!(object, Object::Session(_));
+    let (write, _, content) = written(&effects).into_iter().find(renewal).unwrap();
+    let done = Event::Written { write, outcome: Outcome::Done(Version(2)) };
+    effects.extend(successor.handle(later + Duration::from_millis(5), done));
+    let ends = effects.iter().find(|effect| matches!(effect, Effect::Deadline(at) if *at <= later));
+    assert_eq!(ends, None);
+    // The echo says that all is seen.
+    let Content::Session(renewed) = content else { panic!("{content:?}") };
+    let echo = Event::Session { node, version: Version(2), seen: Seen::Good(renewed), via: Via::Watch };
+    let effects = successor.handle(later + Duration::from_millis(10), echo);
+    assert!(effects.iter().any(|e| matches!(e, Effect::Deadline(at) if *at > later)), "{effects:?}");
+}

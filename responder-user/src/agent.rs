@@ -225,6 +225,8 @@ impl Agent {
                 biased;
                 _ = heartbeat.tick() => self.heartbeat(&mut net),
                 () = end.recv() => if self.ends_now() { break },
+                // Before what may come all the time: changes of objects, and bursts of many VIPs.
+                () = sleep_until(turn) => self.take_turn(),
                 changed = net.changed() => {
                     changed.context("the kernel's links are not followed any more")?;
                     if self.take_links(&mut net) {
@@ -255,8 +257,6 @@ impl Agent {
                     self.inspect()?;
                     self.tell_machine_of_objects();
                 }
-                // Before bursts: of many VIPs, some are due all the time.
-                () = sleep_until(turn) => self.take_turn(),
                 () = sleep_until(burst) => {}
             }
             if self.has_ended() {

@@ -96,7 +96,10 @@ impl Machine {
         let lease = held.confirmed? + times.lease_duration;
         let margin = if self.has(Flaw::NoMargin) { Duration::ZERO } else { times.margin() };
         // Twice as long, so clocks may differ by twice as much.
-        Some((lease - margin).min((self.watched_until + times.watch_limit()).saturating_sub(margin * 2)))
+        let deadline =
+            (lease - margin).min((self.watched_until + times.watch_limit()).saturating_sub(margin * 2));
+        // The predecessor's ends by itself, and need not end now because the list was made long ago.
+        (self.deadline.is_some() || deadline > self.now).then_some(deadline)
     }
 
     pub(super) fn say_answer(&mut self, effects: &mut Vec<Effect>) {

@@ -97,10 +97,10 @@ impl Machine {
 
     /// Whether a VIP has been held, or unwanted, long enough: whoever gave it may have known more.
     fn may_pass(&mut self, vip: &IpAddr) -> bool {
-        let at = if let Some(since) = self.unwanted.get(vip) {
-            *since + self.unclear_for()
-        } else if self.stopping.is_some() || matches!(self.fitness, Fitness::Unfit(_)) {
+        let at = if self.stopping.is_some() || matches!(self.fitness, Fitness::Unfit(_)) {
             self.now
+        } else if let Some(since) = self.unwanted.get(vip) {
+            *since + self.unclear_for()
         } else {
             // It may have been given while this session was not known to be ours.
             let since = *self.received.entry(*vip).or_insert(self.now);

@@ -26,7 +26,12 @@ impl Machine {
             Outcome::Conflict => {
                 if own {
                     self.note_own_conflict();
+                } else {
+                    // What is known is old: nothing is answered on the strength of it.
+                    self.doubt(&object, pending.version, pending.gives);
                 }
+                // Forgotten when a newer version is read.
+                self.back_off(object.clone());
                 self.read(object);
             }
             Outcome::Refused(reason) => {

@@ -91,7 +91,7 @@ impl Machine {
 
     /// A claim names this node in an incarnation that it has not reached: nobody could ever take it.
     fn outgrow(&mut self, id: &SessionId) {
-        let since = self.claims.iter().map(|view| view.changed_at).max().unwrap_or_default();
+        let since = self.named_since(id);
         let at = since + self.unclear_for();
         if self.now < at {
             self.wake_at(at);
@@ -100,10 +100,21 @@ impl Machine {
         }
     }
 
+    /// Since when a claim has been seen to name a session.
+    fn named_since(&self, id: &SessionId) -> Duration {
+        let naming = self
+            .named
+            .iter()
+            .zip(&self.claims)
+            .filter(|(named, _)| named.get(&id.node) == Some(&id.incarnation));
+        naming.map(|(_, view)| view.changed_at).min().unwrap_or(self.now)
+    }
+
     fn revoke_if_expired(&mut self, id: &SessionId) {
         let view = self.peers.get(&id.node).map(|peer| peer.view.clone());
         let view = view.unwrap_or_else(|| View::unseen(self.synced_at.unwrap_or(self.now)));
-        let unclear = view.changed_at + self.unclear_for();
+        // A session may come and go unseen; a claim that names it was made while it was live.
+        let unclear = view.changed_at.max(self.named_since(id)) + self.unclear_for();
         let (expired_at, reason) = match &view.seen {
             Seen::Absent => (unclear, "its Lease is missing"),
             Seen::Bad(_) => (unclear, "its Lease cannot be understood"),

@@ -66,7 +66,8 @@ impl Machine {
                 }
             }
             Event::Expected(nodes) => self.expected = Some(nodes),
-            Event::Longest(longest) => self.longest = longest.max(self.settings.times.lease_duration),
+            // Never shorter: an agent that had a longer one may still hold something.
+            Event::Longest(longest) => self.longest = self.longest.max(longest),
             Event::Move { group, to } => {
                 self.moves.insert(group, to);
                 self.unsettle(group);
@@ -95,7 +96,6 @@ impl Machine {
         if !self.reading.remove(object) {
             return;
         }
-        self.retries.remove(object);
         let unchanged = self.doubts.get(object).is_some_and(|doubt| doubt.version == version);
         if unchanged && self.has(Flaw::ResumeAfterRead) {
             self.doubts.remove(object);

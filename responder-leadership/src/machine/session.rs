@@ -288,7 +288,7 @@ impl Machine {
         }
         let last = view.seen.good().map(|session| session.id.incarnation);
         let last = [last, named, self.had].into_iter().flatten().max().unwrap_or_default();
-        let incarnation = Incarnation(self.wall_ms().max(last.0 + 1));
+        let incarnation = Incarnation(self.wall_ms().max(last.0.saturating_add(1)));
         let idle = self.idle_duration();
         let renewal = self.write_own(incarnation, SessionState::Live, idle);
         self.own = Own::Starting { incarnation, renewal, sent_at: self.now };

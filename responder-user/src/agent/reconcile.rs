@@ -92,6 +92,15 @@ impl Agent {
         }
         self.failed_vips
             .retain(|at, _| self.plan.vips.contains_key(at) && !self.actual.vips.contains_key(at));
+        if !self.overdue.is_empty() && matches!(self.source, Source::Cluster(_)) {
+            self.beat(now()); // sets the deadline to zero
+        }
+    }
+
+    /// Whether a VIP is in a slot that does not belong there.
+    fn has_strangers(&self, slot: u32) -> bool {
+        let mut members = self.actual.vips.iter().filter(|(_, of)| **of == slot);
+        members.any(|(at, of)| self.plan.vips.get(at) != Some(of))
     }
 
     /// Takes the steps that lead from what the maps hold to the plan. Those that the kernel refuses come back.
@@ -101,6 +110,13 @@ impl Agent {
         self.overdue = self.actual.still_owned(&self.plan);
         let mut rejected = Vec::new();
         for step in steps {
+            // Where a loss was refused, what it concerns must not be answered with the rest.
+            if let Step::GiveSlot(slot) = &step
+                && !rejected.is_empty()
+                && self.has_strangers(*slot)
+            {
+                continue;
+            }
             if let Err(refusal) = self.take_step(step) {
                 rejected.push(refusal);
             }

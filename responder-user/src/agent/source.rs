@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Result;
-use responder_common::layout::{Fence, SINGLE_SLOT, SlotState};
+use responder_common::layout::{Fence, Owner, SINGLE_SLOT, SlotState};
 use tokio::{sync::watch, time::Instant};
 
 use super::{
@@ -64,6 +64,9 @@ impl Agent {
         match &self.source {
             Source::File(StaticSource { config, .. }) => {
                 self.tell(Happening::Configured { vips: config.vips.len(), refused: config.refused.len() });
+                // What is answered from here on is no session's.
+                let owner = self.maps.owner();
+                self.maps.set_owner(Owner { incarnation: 0, ..owner });
                 self.plan_and_write();
                 self.beat(now());
             }

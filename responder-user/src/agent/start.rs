@@ -52,7 +52,8 @@ pub async fn run(options: Options) -> Result<()> {
                 let source = StaticSource { path: path.clone(), config, error: None };
                 (Source::File(source), Changes::File(file))
             }
-            (From::Cluster(options), Some((connected, inputs))) => {
+            (From::Cluster(options), Some(connections)) => {
+                let (connected, inputs) = connections.follow(options);
                 let cluster = Cluster::new(ClusterOptions::clone(options), connected);
                 (Source::Cluster(Box::new(cluster)), Changes::Cluster(inputs))
             }

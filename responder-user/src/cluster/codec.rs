@@ -19,7 +19,7 @@ use responder_leadership::{
     group::group_of,
     id::{Group, NodeName, SessionId, Version},
     lease::{Claim, Content, Seen, Session, SessionState},
-    settings::{LONGEST, SHORTEST},
+    settings::SHORTEST,
 };
 use serde::{Deserialize, Serialize};
 
@@ -180,13 +180,13 @@ fn check_duration(lease: &Lease, duration: Duration) -> Result<(), String> {
 }
 
 /// A duration that a session may have.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+fn parse_duration(text: &str, longest: Duration) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text)
         .map_err(|error| format!("{RECORD} has the duration {text:?}: {error}"))?;
-    if (SHORTEST..=LONGEST).contains(&duration) {
+    if (SHORTEST..=longest).contains(&duration) {
         Ok(duration)
     } else {
-        Err(format!("{RECORD} has the duration {text}, which is not within {SHORTEST:?} and {LONGEST:?}"))
+        Err(format!("{RECORD} has the duration {text}, which is not within {SHORTEST:?} and {longest:?}"))
     }
 }
 

@@ -214,7 +214,10 @@ fn recreated(leases: &[Lease], namespace: &str, claims: NonZeroU16) -> Result<Re
             Some(Named::Claim { claims, .. }) => *counts.entry(claims).or_insert(false) |= !is_free(lease),
             Some(Named::Session(node)) => {
                 longest = longest.max(match codec::decode_session(lease, &node) {
-                    Seen::Good(session) if session.state == SessionState::Live => session.duration,
+                    // An idle one lasts longer than its lease.
+                    Seen::Good(session) if session.state == SessionState::Live => {
+                        session.duration.min(LONGEST)
+                    }
                     Seen::Good(_) | Seen::Absent => Duration::ZERO,
                     Seen::Bad(_) => LONGEST,
                 });

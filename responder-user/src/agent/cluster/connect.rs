@@ -22,7 +22,14 @@ const BATCH: usize = 512;
 /// Between attempts to read the cluster's record.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Connections, set up before an agent's turn has come.
+/// Connections, set up before an agent's turn has come. What the cluster says is read after that: an agent may wait for
+/// days, and must not decide by what was then.
+pub(crate) struct Connections {
+    lines: Lines,
+    api_server: Option<IpAddr>,
+}
+
+/// What is held of them.
 pub(crate) struct Connected {
     pub(super) lines: Lines,
     pub(super) known: Known,
@@ -74,23 +81,31 @@ impl Inputs {
     }
 }
 
-/// Sets up the connections and begins to follow the cluster. Nothing is written but the cluster's record.
+/// Sets up the connections.
 ///
 /// # Errors
 ///
 /// If no API server is known, or the credentials cannot be used. One that does not answer is tried for ever.
-pub(crate) async fn connect(options: &ClusterOptions) -> Result<(Connected, Inputs)> {
+pub(crate) async fn connect(options: &ClusterOptions) -> Result<Connections> {
     let config = config(&options.access).await?;
     let api_server = config.cluster_url.host().and_then(|host| host.trim_matches(['[', ']']).parse().ok());
     let lines = Lines::new(&config)?;
     lines.renewals.warm_up();
     lines.writes.warm_up();
-    let known = Known::default();
-    let (tell, arrivals) = unbounded_channel();
-    let (agree, agreed) = channel(1);
-    let objects = objects::follow(&lines.objects);
-    tokio::spawn(come_to_terms(options.clone(), lines.clone(), known.clone(), tell.clone(), agree));
-    Ok((Connected { lines, known, tell, api_server }, Inputs { agreed, arrivals, objects }))
+    Ok(Connections { lines, api_server })
+}
+
+impl Connections {
+    /// Begins to follow the cluster. Nothing is written but the cluster's record.
+    pub(in crate::agent) fn follow(self, options: &ClusterOptions) -> (Connected, Inputs) {
+        let Self { lines, api_server } = self;
+        let known = Known::default();
+        let (tell, arrivals) = unbounded_channel();
+        let (agree, agreed) = channel(1);
+        let objects = objects::follow(&lines.objects);
+        tokio::spawn(come_to_terms(options.clone(), lines.clone(), known.clone(), tell.clone(), agree));
+        (Connected { lines, known, tell, api_server }, Inputs { agreed, arrivals, objects })
+    }
 }
 
 /// Agrees with the other agents on the cluster's record, then follows the Leases.

@@ -38,7 +38,7 @@ const KINDS: usize = 3;
 impl Agent {
     /// Takes what the API server has told.
     pub(in crate::agent) fn take_inputs(&mut self, inputs: Vec<Input>) -> Result<()> {
-        let mut objects = false;
+        let mut objects = Vec::new();
         for input in inputs {
             match input {
                 Input::Agreed(agreed) => {
@@ -46,17 +46,16 @@ impl Agent {
                     self.agree(agreed, leases)?;
                 }
                 Input::Arrival(Arrival::Event(event)) => self.take_event(event),
-                Input::Arrival(Arrival::Record { version: _, seen }) => self.take_record(seen),
+                Input::Arrival(Arrival::Record { version: _, seen }) => self.take_record(seen)?,
                 Input::Arrival(Arrival::Unusable(error)) => bail!(error),
-                Input::Object(change) => {
-                    objects = true;
-                    if let Some(cluster) = self.cluster_mut() {
-                        cluster.take_object(change);
-                    }
-                }
+                // After the Leases, and told at once: no plan is made with what the machine does not know.
+                Input::Object(change) => objects.push(change),
             }
         }
-        if objects {
+        if !objects.is_empty() {
+            if let Some(cluster) = self.cluster_mut() {
+                objects.into_iter().for_each(|change| cluster.take_object(change));
+            }
             self.tell_machine_of_objects();
         }
         Ok(())
@@ -115,26 +114,29 @@ impl Agent {
         Ok(())
     }
 
-    fn take_record(&mut self, seen: Seen<Record>) {
+    fn take_record(&mut self, seen: Seen<Record>) -> Result<()> {
         let Some(player) = self.cluster_mut().and_then(|cluster| cluster.player.as_mut()) else {
-            return;
+            return Ok(());
         };
         let record = match seen {
             Seen::Good(record) => record,
             Seen::Absent => {
                 tracing::warn!("the cluster's record was deleted; the next agent that starts makes it anew");
-                return;
+                return Ok(());
             }
             Seen::Bad(reason) => {
                 tracing::error!(%reason, "the cluster's record cannot be understood; what it said before goes on");
-                return;
+                return Ok(());
             }
         };
         if record.claims != player.claims {
-            tracing::error!(
-                recorded = record.claims,
-                followed = player.claims,
-                "the cluster's record has another number of claims now; this agent goes on with the old one"
+            let followed = player.claims;
+            self.silence();
+            bail!(
+                "the cluster's record says {} claims now, and this agent has followed {followed}: with both, an \
+                 address could have two owners. It ends; started again it follows the record, once no claim of \
+                 another number is held",
+                record.claims
             );
         }
         let request = record.request.filter(|request| player.request.as_ref() != Some(&request.id));
@@ -143,6 +145,7 @@ impl Agent {
         if let Some(request) = request {
             self.take_event(Event::Move { group: request.group, to: request.to });
         }
+        Ok(())
     }
 
     /// Tells the machine an event, when its time has come.

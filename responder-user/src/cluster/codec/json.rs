@@ -11,6 +11,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use responder_leadership::{
     id::SessionId,
     lease::{Claim, Fitness, Reach, Session, SessionState},
+    settings::{LONGEST, LONGEST_IDLE},
 };
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
@@ -76,7 +77,15 @@ impl TryFrom<SessionJson> for Session {
 
     fn try_from(json: SessionJson) -> Result<Self, String> {
         let SessionJson { v: _, session: id, state, duration, renewal, datapath, fitness, reach } = json;
-        Ok(Self { id, state, duration: parse_duration(&duration)?, renewal, datapath, fitness, reach })
+        Ok(Self {
+            id,
+            state,
+            duration: parse_duration(&duration, LONGEST_IDLE)?,
+            renewal,
+            datapath,
+            fitness,
+            reach,
+        })
     }
 }
 
@@ -109,7 +118,7 @@ impl TryFrom<ClusterJson> for Record {
         if let Some(request) = request.as_ref().filter(|request| request.group >= claims.get()) {
             return Err(format!("{RECORD} asks for a move of group {}, of {claims} groups", request.group));
         }
-        Ok(Self { claims, longest: parse_duration(&longest)?, request })
+        Ok(Self { claims, longest: parse_duration(&longest, LONGEST)?, request })
     }
 }
 

@@ -4,6 +4,7 @@ use proptest::{collection::btree_map, option, prelude::*};
 use responder_leadership::{
     id::{Incarnation, Object},
     lease::{Fitness, Reach},
+    settings::LONGEST_IDLE,
 };
 
 use super::*;
@@ -178,7 +179,7 @@ fn a_lease_that_contradicts_itself_is_bad() {
         bad(decode_session(&lease, &"n1".into()))
     };
     assert!(set(LEASE_DURATION, "500ms", "5s").contains("\"5s\""));
-    assert!(set(RECORD, "500ms", "10ms").contains("not within 500ms and 60s"));
+    assert!(set(RECORD, "500ms", "10ms").contains("not within 500ms and 360s"));
     assert!(set(RECORD, "500ms", "1 century").contains("1 century"));
     assert!(set(RECORD, "n1/17", "n2/17").contains("n2/17"));
     assert!(set(RECORD, "\"live\"", "{\"ended\":{\"by\":\"n2\"}}").contains("nobody"));
@@ -233,7 +234,7 @@ fn events_are_of_this_count_only() {
 use std::net::IpAddr;
 
 fn sessions() -> impl Strategy<Value = SessionId> {
-    ("[a-z0-9.-]{1,12}", any::<u64>())
+    ("[a-z0-9.-]{1,12}", 0..1_u64 << 62)
         .prop_map(|(node, n)| SessionId { node: node.as_str().into(), incarnation: Incarnation(n) })
 }
 
@@ -241,11 +242,16 @@ fn durations() -> impl Strategy<Value = Duration> {
     (500_000_000_u64..=60_000_000_000).prop_map(Duration::from_nanos)
 }
 
+/// Those of sessions, idle ones among them.
+fn session_durations() -> impl Strategy<Value = Duration> {
+    prop_oneof![durations(), Just(LONGEST_IDLE)]
+}
+
 prop_compose! {
     fn any_session()(
         id in sessions(),
         ended in option::of("[a-z]{0,5}"),
-        duration in durations(),
+        duration in session_durations(),
         renewal: u64,
         datapath: String,
         fitness in prop_oneof![
@@ -347,7 +353,7 @@ proptest! {
     fn nothing_panics_and_what_is_good_is_read_again(lease in any_lease()) {
         if let Seen::Good(session) = decode_session(&lease, &"n1".into()) {
             prop_assert_eq!(session.id.node.as_str(), "n1");
-            prop_assert!((SHORTEST..=LONGEST).contains(&session.duration));
+            prop_assert!((SHORTEST..=LONGEST_IDLE).contains(&session.duration));
         }
         if let Seen::Good(claim) = decode_claim(&lease, SIXTEEN, 12) {
             let shown = spec(&lease).and_then(|spec| spec.holder_identity.clone()).filter(|name| !name.is_empty());
