@@ -1,6 +1,6 @@
 //! Which group an address belongs to, and which node comes first for what is free.
 
-use std::{net::IpAddr, num::NonZeroU16};
+use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr, num::NonZeroU16};
 
 use crate::id::{Group, NodeName};
 
@@ -28,6 +28,30 @@ pub fn score(node: &NodeName, key: &str) -> u64 {
 #[must_use]
 pub fn claim_score(node: &NodeName, group: Group) -> u64 {
     score(node, &format!("claim {group}"))
+}
+
+/// Who is to have each of `free` groups: the node that comes first for it, but none gets more than an even share of all
+/// `claims` while another has less. `held` says how many each candidate has; `useful`, whether a node may answer for
+/// something in a group, which comes before everything else. Whoever sees the same comes to the same.
+#[must_use]
+pub fn spread(
+    free: impl IntoIterator<Item = Group>,
+    claims: NonZeroU16,
+    mut held: BTreeMap<NodeName, usize>,
+    useful: impl Fn(&NodeName, Group) -> bool,
+) -> BTreeMap<Group, NodeName> {
+    let share = usize::from(claims.get()).div_ceil(held.len().max(1));
+    let mut chosen = BTreeMap::new();
+    for group in free {
+        let first = held.iter_mut().min_by_key(|(node, count)| {
+            (!useful(node, group), **count >= share, Reverse(claim_score(node, group)))
+        });
+        if let Some((node, count)) = first {
+            *count += 1;
+            chosen.insert(group, node.clone());
+        }
+    }
+    chosen
 }
 
 /// FNV-1a with the finaliser of MurmurHash3, whose every output bit depends on every input bit.
@@ -63,6 +87,21 @@ mod tests {
             members[usize::from(group_of([192, 0, 2, host].into(), SIXTEEN))] += 1;
         }
         assert!(members.iter().all(|n| (4..=32).contains(n)), "{members:?}");
+    }
+
+    #[test]
+    fn nobody_gets_more_than_its_share() {
+        let nodes = || ["n1", "n2", "n3"].map(|name| (NodeName::from(name), 0)).into();
+        let count = |chosen: &BTreeMap<Group, NodeName>, name: &str| {
+            chosen.values().filter(|node| node.as_str() == name).count()
+        };
+        let all = spread(0..16, SIXTEEN, nodes(), |_, _| true);
+        let counts = ["n1", "n2", "n3"].map(|name| count(&all, name));
+        assert_eq!((counts.iter().sum(), counts.iter().max()), (16, Some(&6)));
+        // What is of use goes before what is even.
+        let one = spread(0..16, SIXTEEN, nodes(), |node, _| node.as_str() == "n2");
+        assert_eq!(count(&one, "n2"), 16);
+        assert_eq!(spread(0..16, SIXTEEN, BTreeMap::new(), |_, _| true), BTreeMap::new());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr};
 use super::Machine;
 use crate::{
     event::Eligible,
-    group::{claim_score, score},
+    group::{claim_score, score, spread},
     id::{Group, NodeName, SessionId},
     lease::{Fitness, Reach},
 };
@@ -84,7 +84,7 @@ impl Machine {
             return BTreeMap::new();
         };
         candidates.retain(|(tier, _)| *tier == best);
-        let mut held: BTreeMap<&NodeName, usize> = candidates.iter().map(|(_, node)| (node, 0)).collect();
+        let mut held: BTreeMap<NodeName, usize> = candidates.into_iter().map(|(_, node)| (node, 0)).collect();
         let mut free = Vec::new();
         for group in self.groups() {
             match self.claim(group).and_then(|claim| claim.holder.as_ref()) {
@@ -96,23 +96,10 @@ impl Machine {
                 Some(_) | None => free.push(group),
             }
         }
-        let share = self.claims.len().div_ceil(candidates.len());
-        let mut chosen = BTreeMap::new();
-        for group in free {
-            let first = candidates.iter().min_by_key(|(_, node)| {
-                let full = held.get(node).is_some_and(|count| *count >= share);
-                let useful = match *node == self.settings.node {
-                    true => self.is_useful(group),
-                    false => self.useful(node, group),
-                };
-                (!useful, full, Reverse(claim_score(node, group)))
-            });
-            if let Some((_, node)) = first {
-                *held.entry(node).or_default() += 1;
-                chosen.insert(group, node.clone());
-            }
-        }
-        chosen
+        spread(free, self.settings.claims, held, |node, group| match *node == self.settings.node {
+            true => self.is_useful(group),
+            false => self.useful(node, group),
+        })
     }
 
     /// Whether this node may answer for some VIP of a group, where any is known.

@@ -1,10 +1,10 @@
 //! Who holds the groups, and who should.
 
-use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr, num::NonZeroU16};
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU16};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use responder_leadership::{
-    group::{claim_score, group_of},
+    group::{group_of, spread},
     id::{Group, NodeName, SessionId},
     lease::Seen,
 };
@@ -91,10 +91,10 @@ impl ClusterView {
         }
         let mut held: BTreeMap<NodeName, (usize, usize)> = BTreeMap::new();
         let mut claims = std::mem::take(&mut self.claims);
+        let preferred = self.preferred(count, &demands);
         for claim in &mut claims {
-            let demands = demands.get(&claim.group).map(Vec::as_slice).unwrap_or_default();
-            claim.vips = demands.len();
-            claim.preferred = self.preferred(claim.group, demands);
+            claim.vips = demands.get(&claim.group).map_or(0, Vec::len);
+            claim.preferred = preferred.get(&claim.group).cloned();
             if claim.problem.is_none() {
                 claim.problem = match &claim.holder {
                     Some(holder) => self.why_not(holder),
@@ -114,14 +114,20 @@ impl ClusterView {
         }
     }
 
-    /// The best node for a group: one that may answer for some VIP of it, where any is known.
-    fn preferred(&self, group: Group, demands: &[(&IpAddr, &Eligible)]) -> Option<NodeName> {
-        let willing = self.sessions.iter().filter(|session| session.is_willing());
-        let best = willing.min_by_key(|session| {
-            let able = |(vip, nodes): &(&IpAddr, &Eligible)| is_able(session, vip, nodes);
-            let useful = demands.is_empty() || demands.iter().any(able);
-            (!useful, Reverse(claim_score(&session.node, group)))
-        });
-        best.map(|session| session.node.clone())
+    /// Who would have each group if all were free: a node that may answer for some VIP of it, where any is known.
+    fn preferred(
+        &self,
+        count: NonZeroU16,
+        demands: &BTreeMap<Group, Vec<(&IpAddr, &Eligible)>>,
+    ) -> BTreeMap<Group, NodeName> {
+        let willing: BTreeMap<_, _> =
+            self.sessions.iter().filter(|s| s.is_willing()).map(|s| (s.node.clone(), s)).collect();
+        let nothing_held = willing.keys().map(|node| (node.clone(), 0)).collect();
+        spread(0..count.get(), count, nothing_held, |node, group| {
+            let Some((session, demands)) = willing.get(node).zip(demands.get(&group)) else {
+                return true;
+            };
+            demands.iter().any(|(vip, nodes)| is_able(session, vip, nodes))
+        })
     }
 }

@@ -2,7 +2,7 @@ use std::{num::NonZeroU16, time::Duration};
 
 use k8s_openapi::jiff::SignedDuration;
 use responder_leadership::{
-    group::{claim_score, group_of},
+    group::{group_of, spread},
     id::Incarnation,
     lease::{Claim, Content, Fitness, Reach, Session, SessionState},
 };
@@ -238,19 +238,20 @@ fn a_missing_right_degrades_its_part_alone() {
 }
 
 #[test]
-fn a_claim_belongs_where_its_score_is_highest_among_the_fit() {
-    let names = ["n1", "n2", "n3"].map(NodeName::from);
-    let best = |group, among: &[NodeName]| among.iter().max_by_key(|n| claim_score(n, group)).cloned();
+fn claims_belong_where_agents_would_take_them() {
+    let best = |among: &[&str]| {
+        let candidates = among.iter().map(|name| (NodeName::from(*name), 0)).collect();
+        spread(0..CLAIMS.get(), CLAIMS, candidates, |_, _| true)
+    };
     let mut facts = facts();
     for claim in view(&facts).claims {
-        assert_eq!(claim.preferred, best(claim.group, &names));
+        assert_eq!(claim.preferred.as_ref(), best(&["n1", "n2", "n3"]).get(&claim.group));
         let elsewhere = claim.preferred.as_ref().filter(|node| node.as_str() != "n1");
         assert_eq!(claim.misplaced(), elsewhere);
     }
     set(&mut facts, session_lease(Session { fitness: Fitness::Unfit("x".to_owned()), ..session("n2") }, 1));
-    let fit = ["n1", "n3"].map(NodeName::from);
     for claim in view(&facts).claims {
-        assert_eq!(claim.preferred, best(claim.group, &fit));
+        assert_eq!(claim.preferred.as_ref(), best(&["n1", "n3"]).get(&claim.group));
     }
     // Where none of its addresses could be answered it would be given back.
     facts.services = Some(vec![service("web", VIP, "Local")]);
