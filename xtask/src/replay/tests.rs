@@ -8,6 +8,9 @@ use responder_leadership::{
 
 use super::*;
 
+/// The number of the machine's second write: numbers keep up with the clock, in µs.
+const WRITE: u64 = 5_000_001;
+
 /// A machine that begins a session, and is answered.
 fn record() -> String {
     let settings = Settings {
@@ -22,7 +25,7 @@ fn record() -> String {
     let mut machine = Machine::new(settings.clone(), None);
     let mut text = serde_json::to_string(&Begin { settings, adopted: None }).unwrap() + "\n";
     let written = Event::Written {
-        write: 2,
+        write: WRITE,
         outcome: responder_leadership::event::Outcome::Unknown("timeout".to_owned()),
     };
     let synced = Event::Synced { listed_at: Duration::from_secs(5) };
@@ -50,7 +53,10 @@ fn every_decision_is_made_again_and_told() {
     assert_eq!((played.events, played.difference, played.cut_off), (4, None, false));
     assert!(told[0].starts_with("node n1"), "{told:?}");
     assert!(told.iter().any(|line| line.contains("   0.000000  all Leases listed")), "{told:?}");
-    assert!(told.iter().any(|line| line.contains("→ write 2: create the session of n1")), "{told:?}");
+    assert!(
+        told.iter().any(|line| line.contains(&format!("→ write {WRITE}: create the session of n1"))),
+        "{told:?}"
+    );
     assert!(told.iter().any(|line| line.contains("   3.000000  tick")), "{told:?}");
 }
 
@@ -58,7 +64,7 @@ fn every_decision_is_made_again_and_told() {
 fn what_was_changed_is_found_in_its_line() {
     let record = record();
     let number = record.lines().position(|line| line.contains("\"write\":{")).unwrap() + 1;
-    let tampered = record.replacen("\"renewal\":1", "\"renewal\":9", 1);
+    let tampered = record.replacen("\"renewal\":5", "\"renewal\":9", 1);
     assert_ne!(tampered, record);
     let difference = timeline(&tampered).0.unwrap().difference.unwrap();
     assert!(difference.starts_with(&format!("line {number},")), "{difference}");
