@@ -115,7 +115,8 @@ fn after_the_burst_slowly_for_ever() {
         let rounds = wait_rounds(&capture, vip, 5);
         let gaps: Vec<_> = rounds.windows(2).map(|pair| pair[1].at.since(pair[0].at)).collect();
         assert!(gaps[..2].iter().all(|gap| *gap >= SECOND), "{vip}: {gaps:?}");
-        assert!(gaps[2..].iter().all(|gap| *gap >= 2 * SECOND), "{vip}: {gaps:?}");
+        // Rounds are due 2 s apart; one that was sent late is nearer to the next.
+        assert!(gaps[2..].iter().all(|gap| *gap >= 2 * SECOND - SECOND / 4), "{vip}: {gaps:?}");
     }
 }
 

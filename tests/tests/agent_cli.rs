@@ -59,10 +59,11 @@ fn every_command_has_examples_and_every_flag_a_variable() {
             if is_option(line) && !line.trim_start().starts_with("- ") {
                 all.push(std::mem::take(&mut option));
             }
-            option += line;
+            option += line.trim(); // however it is wrapped
+            option.push(' ');
         }
         all.push(option);
-        for option in all.iter().filter(|o| !o.is_empty() && !o.contains("--help")) {
+        for option in all.iter().filter(|o| !o.trim().is_empty() && !o.contains("--help")) {
             assert!(option.contains("[env: RESPONDER_"), "{command}: {option}");
         }
     }
@@ -115,8 +116,8 @@ fn wrong_arguments_say_what_would_be_right() {
         assert!(text.contains(message), "{args:?}: {text}");
         assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &b""[..]), "{args:?}");
     }
-    let output = responder(&["run"]);
-    assert!(String::from_utf8(output.stderr).unwrap().contains("--static <FILE>"));
+    let output = responder(&["run", "--lease-duration", "1ms"]);
+    assert!(String::from_utf8(output.stderr).unwrap().contains("--lease-duration 1ms is not within"));
     assert_eq!(output.status.code(), Some(2));
 }
 
