@@ -37,7 +37,8 @@ fn stdout(args: &[&str]) -> String {
 fn subcommands() -> Vec<String> {
     let help = stdout(&["--help"]);
     let list = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
-    list.lines().filter_map(|l| l.split_whitespace().next()).map(str::to_owned).collect()
+    let first = |l: &str| !l.starts_with("   "); // others go on with the line before
+    list.lines().filter(|l| first(l)).filter_map(|l| l.split_whitespace().next()).map(str::to_owned).collect()
 }
 
 #[test]
