@@ -20,7 +20,10 @@ use responder_common::layout::DEFAULT_VIPS;
 
 use self::{
     cluster::ClusterArgs,
-    operator::{DRAIN_EXAMPLES, DrainArgs, REBALANCE_EXAMPLES, RebalanceArgs, STATUS_EXAMPLES, StatusArgs},
+    operator::{
+        CLAIMS_EXAMPLES, ClaimsArgs, DRAIN_EXAMPLES, DrainArgs, REBALANCE_EXAMPLES, RebalanceArgs,
+        STATUS_EXAMPLES, StatusArgs,
+    },
 };
 use crate::{
     agent::{self, AllForeign, OnExit},
@@ -45,7 +48,7 @@ Exit codes:
   3  other XDP programs hold the interfaces; nothing was changed
   4  the host is not fit: no BPF file system, missing capabilities or kernel features
   5  no agent and nothing pinned (status, watch)
-  6  not everything has moved in time, or has somewhere to go (drain, rebalance)";
+  6  not everything has moved in time, or has somewhere to go (drain, rebalance, claims)";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -103,6 +106,9 @@ enum Command {
     /// Move claims of the cluster to the nodes that come first for them, one planned hand-over at a time.
     #[command(after_help = REBALANCE_EXAMPLES)]
     Rebalance(RebalanceArgs),
+    /// Change the number of groups that the cluster's addresses are spread over.
+    #[command(after_help = CLAIMS_EXAMPLES)]
+    Claims(ClaimsArgs),
     /// Look whether this host and its interfaces are fit, and what stands in the way.
     #[command(after_help = "Examples:\n  responder check\n  responder check eth0 eth1")]
     Check(CheckArgs),
@@ -230,6 +236,7 @@ impl Cli {
             Command::Watch(WatchArgs { place, json }) => block_on(watch(place, json))?,
             Command::Drain(args) => block_on(args.run())?,
             Command::Rebalance(args) => block_on(args.run())?,
+            Command::Claims(args) => block_on(args.run())?,
             Command::Check(CheckArgs { place, interfaces, json }) => {
                 block_on(check::run(&place.bpffs, &interfaces, json))?
             }

@@ -13,7 +13,7 @@
 //! * [`agent`]: the loop that puts them together.
 //! * [`control`] and [`journal`]: what the agent tells others, and how.
 //! * [`overview`]: a whole cluster at a glance; [`operator`]: read for commands.
-//! * [`status`], [`drain`], [`rebalance`], [`check`], [`detach`]: the operator's other commands.
+//! * [`status`], [`drain`], [`rebalance`], [`recount`], [`check`], [`detach`]: the operator's other commands.
 //! * [`telemetry`]: the log.
 
 pub mod agent;
@@ -32,5 +32,6 @@ mod notes;
 pub mod operator;
 pub mod overview;
 pub mod rebalance;
+pub mod recount;
 pub mod status;
 pub mod telemetry;

@@ -257,8 +257,11 @@ impl Fleet {
             }
         }
         let holders = self.holders()?;
-        if holders.len() < usize::from(CLAIMS.get()) {
-            return Ok(Some(format!("there are {} claims", holders.len())));
+        let claims = leases.get("cluster").and_then(|lease| record_of(lease)["claims"].as_u64());
+        let claims = claims.unwrap_or_else(|| CLAIMS.get().into());
+        let others = holders.keys().filter(|name| !name.starts_with(&format!("claim-{claims}-"))).count();
+        if others > 0 || holders.len() as u64 != claims {
+            return Ok(Some(format!("there are {} claims, {others} of another number", holders.len())));
         }
         let free = holders.iter().find(|(_, holder)| !sessions.contains(*holder));
         Ok(free.map(|(name, holder)| format!("{name} is held by {holder:?}")))

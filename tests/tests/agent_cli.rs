@@ -44,7 +44,8 @@ fn subcommands() -> Vec<String> {
 #[test]
 fn every_command_has_examples_and_every_flag_a_variable() {
     let commands = subcommands();
-    for wanted in ["run", "status", "watch", "drain", "rebalance", "check", "detach", "completions"] {
+    for wanted in ["run", "status", "watch", "drain", "rebalance", "claims", "check", "detach", "completions"]
+    {
         assert!(commands.contains(&wanted.to_owned()), "{commands:?}");
     }
     let help = stdout(&["--help"]);

@@ -1,9 +1,9 @@
 //! Three agents and an API server to which, and to whose objects, things are done.
 
-use std::{path::Path, thread, time::Duration};
+use std::{path::Path, process::Command, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use responder_lab::{Cluster, Cut, NAMESPACE, cluster_or_skip, wait_until};
+use responder_lab::{Cluster, Cut, NAMESPACE, cluster_or_skip, paths, wait_until};
 use responder_tests::{
     fleet::{Fleet, SETTLED, vips},
     leases::{LEASES, claim_of, record_of},
@@ -37,7 +37,9 @@ fn whatever_is_done_to_the_api() {
             ("session edited into nonsense", session_nonsense),
             ("claim edited into nonsense", claim_nonsense),
             ("claim given to another by hand", claim_given),
-            ("another number of claims by hand", count_changed),
+            ("another number of claims by hand", count_edited),
+            ("another number of claims", count_changed),
+            ("another number of claims while a node is dead", count_changed_with_dead),
             ("namespace deleted", namespace_deleted),
         ],
     );
@@ -168,9 +170,6 @@ fn record_deleted(fleet: &mut Fleet) -> Result<()> {
     for account in fleet.check(since)? {
         ensure!(account.unanswered() == 0, "{} questions unanswered:\n{account}", account.unanswered());
     }
-    // The next agent that starts makes it anew.
-    fleet.agent(&owner).terminate(SETTLED)?;
-    fleet.run(&owner)?;
     wait_until("the record made anew", SETTLED, || fleet.leases().ok()?.contains_key("cluster").then_some(()))
 }
 
@@ -264,23 +263,73 @@ fn claim_given(fleet: &mut Fleet) -> Result<()> {
     end
 }
 
-/// What the agents follow stays as it was when they started.
-fn count_changed(fleet: &mut Fleet) -> Result<()> {
+/// Agents give up what they hold, and announce nothing until the claims of before are gone or the number is back.
+fn count_edited(fleet: &mut Fleet) -> Result<()> {
     let (owner, since) = (fleet.owner(fleet.vips()[0])?, fleet.observer.round());
     let path = format!("{LEASES}/cluster");
     let before = fleet.cluster.requests().get(&path)?;
-    fleet.cluster.requests().merge(&path, &change(&before, "claims", json!(5)))?;
-    said(fleet, &owner, "another number of claims now")?;
-    thread::sleep(LEASE);
-    let seen = fleet.check(since);
     let back = json!({ "metadata": { "annotations": before["metadata"]["annotations"] } });
-    fleet.cluster.requests().merge(&path, &back)?;
-    for account in seen? {
-        ensure!(account.unanswered() == 0, "{} questions unanswered:\n{account}", account.unanswered());
-    }
     fleet.cluster.requests().merge(&path, &annotation("nonsense"))?;
     said(fleet, &owner, "cannot be understood")?;
     fleet.cluster.requests().merge(&path, &back)?;
+    fleet.settle()?;
+    for account in fleet.check(since)? {
+        ensure!(account.unanswered() == 0, "{} questions unanswered:\n{account}", account.unanswered());
+    }
+    fleet.cluster.requests().merge(&path, &change(&before, "claims", json!(5)))?;
+    said(fleet, &owner, "record says 5 claims now")?;
+    said(fleet, &owner, "`responder claims 5` closes them")?;
+    fleet.observer.wait_silence(fleet.vips()[0], 20, SETTLED)?;
+    fleet.cluster.requests().merge(&path, &back)?;
+    fleet.settle()?;
+    no_doubles(fleet, since)
+}
+
+/// The command closes every claim of the old number; then those of the new are taken.
+fn count_changed(fleet: &mut Fleet) -> Result<()> {
+    let since = fleet.observer.round();
+    for count in ["5", "16"] {
+        let said = claims(fleet, count)?;
+        ensure!(said.contains(" of another number closed"), "{said}");
+        fleet.settle()?;
+    }
+    let said = claims(fleet, "16")?;
+    ensure!(said.contains("no other was there"), "{said}");
+    no_doubles(fleet, since)
+}
+
+/// What a dead node held is closed when its session has expired.
+fn count_changed_with_dead(fleet: &mut Fleet) -> Result<()> {
+    let since = fleet.observer.round();
+    let dead = fleet.owner(fleet.vips()[0])?;
+    // The others must not have taken it before: they do nothing but by the API.
+    let names = fleet.names();
+    for name in names.iter().filter(|name| **name != dead) {
+        fleet.cluster.cut(Cut::api(name))?;
+    }
+    fleet.bury(&dead);
+    fleet.observer.wait_silence(fleet.vips()[0], 20, SETTLED)?;
+    let said = claims(fleet, "7")?;
+    ensure!(said.contains(&format!("session {dead}/")) && said.contains("was revoked"), "{said}");
+    fleet.cluster.heal_all()?;
+    fleet.settle()?;
+    claims(fleet, "16")?;
+    fleet.settle()?;
+    no_doubles(fleet, since)
+}
+
+/// `responder claims NUMBER`
+fn claims(fleet: &Fleet, number: &str) -> Result<String> {
+    let mut command = Command::new(paths::responder()?);
+    command.args(["claims", number]).env("KUBECONFIG", fleet.cluster.kubeconfig()).env("NO_COLOR", "1");
+    let output = fleet.cluster.management().spawn(command)?.finish(SETTLED)?.ok()?;
+    Ok(output.stdout)
+}
+
+/// Addresses go from agent to agent while all give up what they hold; at no time have they two owners.
+fn no_doubles(fleet: &Fleet, since: usize) -> Result<()> {
+    let violations = fleet.violations(&fleet.accounts(since), |_| usize::MAX);
+    ensure!(violations.is_empty(), "{}\n{}", violations.join("\n"), fleet.diagnosis());
     Ok(())
 }
 

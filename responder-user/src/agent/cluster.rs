@@ -5,11 +5,13 @@
 //! * `connect`: the connections to the API server, and what comes from them.
 //! * `inputs`: what the machine is told.
 //! * `effects`: what the machine wants.
+//! * `leaving`: giving everything up, to end or to begin anew.
 //! * `voice`: Events on Services, and the status.
 
 mod connect;
 mod effects;
 mod inputs;
+mod leaving;
 mod voice;
 
 use std::{
@@ -31,11 +33,13 @@ use responder_leadership::{
     machine::{Adopted, Machine},
     settings::Times,
 };
+use tokio::task::JoinHandle;
 
 pub(super) use self::connect::{Connected, Input, Inputs, connect};
+use self::leaving::Leaving;
 use super::Agent;
 use crate::{
-    cluster::{client::Access, events::Publisher, leases::Leases, writes::Writer},
+    cluster::{client::Access, events::Publisher, leases::Leases, record::Agreed, writes::Writer},
     decision::{
         change::Actual,
         plan::Plan,
@@ -93,9 +97,10 @@ pub(super) struct Cluster {
     answered: bool,
     /// What the machine told last, and when.
     notes: VecDeque<(Duration, String)>,
-    /// When to end although something is still held.
-    stop_by: Option<Duration>,
-    finished: bool,
+    /// There while everything is being handed over.
+    leaving: Option<Leaving>,
+    /// How often a machine has begun.
+    begun: u32,
 }
 
 /// The machine and its hands.
@@ -104,6 +109,10 @@ struct Player {
     writer: Writer,
     leases: Leases,
     claims: NonZeroU16,
+    /// The longest lease of the cluster's agents.
+    longest: Duration,
+    /// Makes the cluster's record anew, which was deleted.
+    restoring: Option<JoinHandle<Agreed>>,
     publisher: Publisher,
     /// A first list of all Leases that the machine has not been told of, because Services and Nodes are not known.
     held_back: Option<Duration>,
@@ -131,8 +140,8 @@ impl Cluster {
             deadline: None,
             answered: false,
             notes: VecDeque::new(),
-            stop_by: None,
-            finished: false,
+            leaving: None,
+            begun: 0,
         }
     }
 
@@ -144,7 +153,7 @@ impl Cluster {
     /// When the machine wants to be told the time.
     pub(super) fn next_turn(&self) -> Option<Duration> {
         let wake = self.player.as_ref().and_then(|player| player.machine.next_wake());
-        [wake, self.stop_by].into_iter().flatten().min()
+        [wake, self.leaving.as_ref().map(|leaving| leaving.by)].into_iter().flatten().min()
     }
 
     /// What the maps should hold. Before the machine has said anything: what they hold, on the links as they are.

@@ -1,6 +1,6 @@
 //! The arguments of the commands that look at a cluster or change something in it.
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{num::NonZeroU16, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{Args, builder::BoolishValueParser};
@@ -16,7 +16,7 @@ use crate::{
     drain,
     operator::{Operator, Prefer, Where},
     overview::Shown,
-    rebalance, status,
+    rebalance, recount, status,
 };
 
 pub(super) const STATUS_EXAMPLES: &str = "\
@@ -47,6 +47,39 @@ Examples:
 A claim is misplaced if another fit node comes first for it. Each move is a planned one, without a gap in answers, but
 connections that run through the old node may break where it does not forward them any more. Needs the rights to
 read what agents read, and `update leases` in their namespace.";
+
+pub(super) const CLAIMS_EXAMPLES: &str = "\
+Examples:
+  responder claims 32
+  responder claims 16                          # back
+
+Agents stop answering for what they hold, claims of the old number are closed, then those of the new are taken: for about
+a second nothing is answered, and connections that move to another node may break. A claim whose node has died is closed
+when its session has expired. Needs the rights to `list, create, update, delete leases` in the agents' namespace.";
+
+#[derive(Debug, Args)]
+pub(super) struct ClaimsArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+    #[command(flatten)]
+    access: AccessArgs,
+    /// How many there are from now on: from 1 to 1024.
+    #[arg(value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    claims: u16,
+    /// How long to wait for those who hold claims of the old number.
+    #[arg(long, env = "RESPONDER_CLAIMS_TIMEOUT", value_name = "TIME", value_parser = time,
+        default_value = "90s")]
+    timeout: Duration,
+}
+
+impl ClaimsArgs {
+    pub(super) async fn run(self) -> Result<ExitCode> {
+        let Self { place, access, claims, timeout } = self;
+        let operator = connect(&place.run_dir, &access, None).await?;
+        let claims = NonZeroU16::new(claims).unwrap_or(NonZeroU16::MIN);
+        recount::run(&operator, recount::Options { claims, timeout }).await
+    }
+}
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {

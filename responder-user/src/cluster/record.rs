@@ -26,6 +26,10 @@ use super::{
 const ANSWER: Duration = Duration::from_secs(10);
 /// So often others may come first.
 const ATTEMPTS: usize = 20;
+/// Between attempts to agree.
+const PAUSE: Duration = Duration::from_millis(500);
+/// So many Leases are named at most.
+const NAMED: usize = 4;
 
 /// What the agents agree on.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,21 +66,22 @@ pub enum RecordError {
         /// What is wrong.
         reason: String,
     },
-    /// Claims of another count are held.
+    /// There are claims of another count. One that is free could be taken by an agent that has not heard of the record.
     #[error(
-        "Leases of another number of claims than {claims} (the record's) are not free: {}; an address could have \
-         two owners, so nothing is announced here until they are free or deleted", names.join(", ")
+        "there are Leases of another number of claims than {claims}, which is the record's: {}; an address could have \
+         two owners, so nothing is announced here until they are gone: `responder claims {claims}` closes them",
+        names.join(", ")
     )]
     OtherClaims {
         /// What the record says.
         claims: NonZeroU16,
-        /// The Leases' names.
+        /// The Leases' names, the first ones.
         names: Vec<String>,
     },
     /// Nobody knows how many claims there are.
     #[error(
-        "the Lease {namespace}/cluster is missing, and claims of several counts are not free ({counts:?}): free or \
-         delete those that are not meant"
+        "the Lease {namespace}/cluster is missing, and claims of several counts are not free ({counts:?}): `responder \
+         claims N` says which counts, and closes the others"
     )]
     Ambiguous {
         /// The namespace.
@@ -127,6 +132,48 @@ pub async fn agree(
         let flag_differs = (record.claims != claims).then_some(claims);
         Agreed { record, version, flag_differs }
     })
+}
+
+/// [`agree`], until it succeeds. What is in the way is logged when it changes.
+pub async fn agree_at_last(
+    line: &Arc<Line>,
+    namespace: &str,
+    claims: NonZeroU16,
+    lease_duration: Duration,
+) -> Agreed {
+    let mut said = String::new();
+    loop {
+        match agree(line, namespace, claims, lease_duration).await {
+            Ok(agreed) => return agreed,
+            Err(error) => {
+                let error = error.to_string();
+                if error != said {
+                    tracing::error!(%error, "the agents do not agree on the cluster's record; trying again");
+                    said = error;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Says how many claims there are from now on. Agents that follow another number give up what they hold.
+///
+/// # Errors
+///
+/// See [`RecordError`].
+pub async fn set_claims(
+    line: &Arc<Line>,
+    namespace: &str,
+    claims: NonZeroU16,
+) -> Result<Record, RecordError> {
+    let changed = change(line, namespace, |leases, before| match before {
+        // A request is about a group of the old number.
+        Some(record) if record.claims != claims => Ok(Record { claims, request: None, ..record }),
+        Some(record) => Ok(record),
+        None => Ok(Record { claims, longest: longest(leases), request: None }),
+    });
+    changed.await.map(|(record, _)| record)
 }
 
 /// Asks for a move, or takes the request back.
@@ -208,21 +255,9 @@ async fn change(
 /// The record of a cluster that has lost it, or of a new one.
 fn recreated(leases: &[Lease], namespace: &str, claims: NonZeroU16) -> Result<Record, RecordError> {
     let mut counts = BTreeMap::new();
-    let mut longest = Duration::ZERO;
     for lease in leases {
-        match lease.metadata.name.as_deref().and_then(Named::parse) {
-            Some(Named::Claim { claims, .. }) => *counts.entry(claims).or_insert(false) |= !is_free(lease),
-            Some(Named::Session(node)) => {
-                longest = longest.max(match codec::decode_session(lease, &node) {
-                    // An idle one lasts longer than its lease.
-                    Seen::Good(session) if session.state == SessionState::Live => {
-                        session.duration.min(LONGEST)
-                    }
-                    Seen::Good(_) | Seen::Absent => Duration::ZERO,
-                    Seen::Bad(_) => LONGEST,
-                });
-            }
-            Some(Named::Cluster) | None => {}
+        if let Some(Named::Claim { claims, .. }) = lease.metadata.name.as_deref().and_then(Named::parse) {
+            *counts.entry(claims).or_insert(false) |= !is_free(lease);
         }
     }
     let held: BTreeSet<NonZeroU16> =
@@ -237,16 +272,35 @@ fn recreated(leases: &[Lease], namespace: &str, claims: NonZeroU16) -> Result<Re
         }
         _ => claims,
     };
-    Ok(Record { claims, longest, request: None })
+    Ok(Record { claims, longest: longest(leases), request: None })
 }
 
-/// Names of claims of another count that are not free.
-fn others(leases: &[Lease], count: NonZeroU16) -> Vec<String> {
-    let other = |lease: &&Lease| {
-        let name = lease.metadata.name.as_deref().and_then(Named::parse);
-        matches!(name, Some(Named::Claim { claims, .. }) if claims != count) && !is_free(lease)
+/// The longest lease of the sessions that there are.
+fn longest(leases: &[Lease]) -> Duration {
+    let of = |lease: &Lease| match lease.metadata.name.as_deref().and_then(Named::parse)? {
+        Named::Session(node) => match codec::decode_session(lease, &node) {
+            // An idle one lasts longer than its lease.
+            Seen::Good(session) if session.state == SessionState::Live => Some(session.duration.min(LONGEST)),
+            Seen::Good(_) | Seen::Absent => None,
+            Seen::Bad(_) => Some(LONGEST),
+        },
+        Named::Claim { .. } | Named::Cluster => None,
     };
-    leases.iter().filter(other).filter_map(|lease| lease.metadata.name.clone()).collect()
+    leases.iter().filter_map(of).max().unwrap_or_default()
+}
+
+/// Names of claims of another count.
+fn others(leases: &[Lease], count: NonZeroU16) -> Vec<String> {
+    let other =
+        |name: &&str| matches!(Named::parse(name), Some(Named::Claim { claims, .. }) if claims != count);
+    let names = leases.iter().filter_map(|lease| lease.metadata.name.as_deref());
+    let mut names: Vec<String> = names.filter(other).map(str::to_owned).collect();
+    if names.len() > NAMED {
+        let more = names.len() - NAMED;
+        names.truncate(NAMED);
+        names.push(format!("{more} more"));
+    }
+    names
 }
 
 /// Whether nobody holds anything by this claim. What cannot be understood may be held.
@@ -316,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_of_another_count_are_named_unless_they_are_free() {
+    fn claims_of_another_count_are_named() {
         let leases = [
             claim(16, 1, Some("n1/1")),
             claim(8, 1, None),
@@ -324,7 +378,7 @@ mod tests {
             broken(claim(8, 3, None)),
             session(3),
         ];
-        assert_eq!(others(&leases, count(16)), ["claim-8-2", "claim-8-3"]);
+        assert_eq!(others(&leases, count(16)), ["claim-8-1", "claim-8-2", "claim-8-3"]);
         assert_eq!(others(&leases, count(8)), ["claim-16-01"]);
     }
 }

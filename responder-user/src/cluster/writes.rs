@@ -74,8 +74,8 @@ impl Writer {
                     writer.tell(Event::Written { write: id, outcome });
                 });
             }
-            Effect::Read { object, known } => {
-                tokio::spawn(async move { writer.read(object, known).await });
+            Effect::Read { object, known: _ } => {
+                tokio::spawn(async move { writer.read(object).await });
             }
             Effect::Answer(_)
             | Effect::Deadline(_)
@@ -125,7 +125,7 @@ impl Writer {
         outcome
     }
 
-    async fn read(&self, object: Object, known: Version) {
+    async fn read(&self, object: Object) {
         let named = Named::of(&object, self.claims);
         let name = named.name();
         let event = match self.get(&name).await {
@@ -136,10 +136,8 @@ impl Writer {
                     None
                 }
             },
-            Ok(None) => {
-                self.known.forget(&name, known);
-                codec::absence(&named, known, self.claims, Via::Read)
-            }
+            // The watch tells, after all that was written before: above all, what the cluster's record says now.
+            Ok(None) => None,
             Err(reason) => {
                 tracing::debug!(%name, %reason, "not read");
                 None

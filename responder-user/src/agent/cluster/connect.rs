@@ -1,11 +1,11 @@
 //! The connections to the API server, and what comes from them.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
 use anyhow::Result;
-use tokio::{
-    sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel},
-    time::sleep,
+use tokio::sync::{
+    Notify,
+    mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel},
 };
 
 use super::ClusterOptions;
@@ -19,8 +19,6 @@ use crate::cluster::{
 
 /// So many inputs are taken at once, so that a storm of changes is one plan.
 const BATCH: usize = 512;
-/// Between attempts to read the cluster's record.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// Connections, set up before an agent's turn has come. What the cluster says is read after that: an agent may wait for
 /// days, and must not decide by what was then.
@@ -32,17 +30,26 @@ pub(crate) struct Connections {
 /// What is held of them.
 pub(crate) struct Connected {
     pub(super) lines: Lines,
+    /// Addresses of the API server.
+    pub(super) api_server: Option<IpAddr>,
+    /// Asks for new terms.
+    again: Arc<Notify>,
+}
+
+/// What the agents have agreed on, and what is done by it.
+pub(crate) struct Terms {
+    pub(super) agreed: Agreed,
+    /// The watch of the Leases that has begun.
+    pub(super) leases: Leases,
     pub(super) known: Known,
     /// Where answers to the machine's writes go.
     pub(super) tell: UnboundedSender<Arrival>,
-    /// Addresses of the API server.
-    pub(super) api_server: Option<IpAddr>,
 }
 
 /// What the API server tells.
 pub(crate) enum Input {
-    /// What the agents agree on, and the watch of the Leases that has begun.
-    Agreed(Box<(Agreed, Leases)>),
+    /// The terms on which this agent takes part.
+    Agreed(Box<Terms>),
     /// A Lease, or the end of a write or read.
     Arrival(Arrival),
     /// A Service, an EndpointSlice or a Node.
@@ -51,8 +58,9 @@ pub(crate) enum Input {
 
 /// Where inputs come from.
 pub(crate) struct Inputs {
-    agreed: Receiver<(Agreed, Leases)>,
-    arrivals: UnboundedReceiver<Arrival>,
+    terms: Receiver<(Terms, UnboundedReceiver<Arrival>)>,
+    /// What comes on the present terms; what is on its way from earlier ones is not told.
+    arrivals: Option<UnboundedReceiver<Arrival>>,
     objects: Receiver<ObjectChange>,
 }
 
@@ -61,14 +69,18 @@ impl Inputs {
     pub(in crate::agent) async fn next(&mut self) -> Vec<Input> {
         let first = tokio::select! {
             biased;
-            Some(agreed) = self.agreed.recv() => Input::Agreed(Box::new(agreed)),
-            Some(arrival) = self.arrivals.recv() => Input::Arrival(arrival),
+            Some((terms, arrivals)) = self.terms.recv() => {
+                self.arrivals = Some(arrivals);
+                return vec![Input::Agreed(Box::new(terms))];
+            }
+            Some(arrival) = receive(&mut self.arrivals) => Input::Arrival(arrival),
             Some(object) = self.objects.recv() => Input::Object(object),
             else => std::future::pending().await,
         };
         let mut inputs = vec![first];
         while inputs.len() < BATCH
-            && let Ok(arrival) = self.arrivals.try_recv()
+            && let Some(arrivals) = &mut self.arrivals
+            && let Ok(arrival) = arrivals.try_recv()
         {
             inputs.push(Input::Arrival(arrival));
         }
@@ -79,6 +91,10 @@ impl Inputs {
         }
         inputs
     }
+}
+
+async fn receive(arrivals: &mut Option<UnboundedReceiver<Arrival>>) -> Option<Arrival> {
+    arrivals.as_mut()?.recv().await
 }
 
 /// Sets up the connections.
@@ -99,45 +115,45 @@ impl Connections {
     /// Begins to follow the cluster. Nothing is written but the cluster's record.
     pub(in crate::agent) fn follow(self, options: &ClusterOptions) -> (Connected, Inputs) {
         let Self { lines, api_server } = self;
-        let known = Known::default();
-        let (tell, arrivals) = unbounded_channel();
-        let (agree, agreed) = channel(1);
+        let (agree, terms) = channel(1);
         let objects = objects::follow(&lines.objects);
-        tokio::spawn(come_to_terms(options.clone(), lines.clone(), known.clone(), tell.clone(), agree));
-        (Connected { lines, known, tell, api_server }, Inputs { agreed, arrivals, objects })
+        let again = Arc::new(Notify::new());
+        tokio::spawn(come_to_terms(options.clone(), lines.clone(), Arc::clone(&again), agree));
+        (Connected { lines, api_server, again }, Inputs { terms, arrivals: None, objects })
     }
 }
 
-/// Agrees with the other agents on the cluster's record, then follows the Leases.
+impl Connected {
+    /// What was agreed on is void: the agents agree anew.
+    pub(super) fn agree_again(&self) {
+        self.again.notify_one();
+    }
+}
+
+/// Agrees with the other agents on the cluster's record, then follows the Leases; and that again whenever it is asked.
 async fn come_to_terms(
     options: ClusterOptions,
     lines: Lines,
-    known: Known,
-    tell: UnboundedSender<Arrival>,
-    agreed: tokio::sync::mpsc::Sender<(Agreed, Leases)>,
+    again: Arc<Notify>,
+    agree: Sender<(Terms, UnboundedReceiver<Arrival>)>,
 ) {
     let ClusterOptions { namespace, claims, times, .. } = options;
-    let mut said = String::new();
-    let terms = loop {
-        match record::agree(&lines.writes, &namespace, claims, times.lease_duration).await {
-            Ok(terms) => break terms,
-            Err(error) => {
-                let error = error.to_string();
-                if error != said {
-                    tracing::error!(%error, "no part is taken in the cluster yet; trying again");
-                    said = error;
-                }
-                sleep(PAUSE).await;
-            }
+    loop {
+        let agreed = record::agree_at_last(&lines.writes, &namespace, claims, times.lease_duration).await;
+        if let Some(flag) = agreed.flag_differs {
+            tracing::warn!(
+                recorded = agreed.record.claims,
+                flag,
+                "this cluster has another number of claims than --claims says; the recorded one counts"
+            );
         }
-    };
-    if let Some(flag) = terms.flag_differs {
-        tracing::warn!(
-            recorded = terms.record.claims,
-            flag,
-            "this cluster has another number of claims than --claims says; the recorded one counts"
-        );
+        let known = Known::default();
+        let (tell, arrivals) = unbounded_channel();
+        let line = Arc::clone(&lines.leases);
+        let leases = Leases::follow(line, &namespace, agreed.record.claims, known.clone(), tell.clone());
+        if agree.send((Terms { agreed, leases, known, tell }, arrivals)).await.is_err() {
+            return; // the agent is ending
+        }
+        again.notified().await;
     }
-    let leases = Leases::follow(lines.leases, &namespace, terms.record.claims, known, tell);
-    agreed.send((terms, leases)).await.ok(); // the agent may be ending
 }

@@ -14,9 +14,6 @@ use crate::{
     journal::Happening,
 };
 
-/// How long handing over may take at the end. Kubernetes allows 30 s.
-const STOP_LIMIT: Duration = Duration::from_secs(20);
-
 impl Agent {
     /// Tells the machine an event and does what it wants.
     pub(super) fn play(&mut self, event: Event) {
@@ -125,67 +122,18 @@ impl Agent {
                 }
                 self.tell(Happening::Leadership { note });
             }
-            Effect::Finished => {
-                if let Some(cluster) = self.cluster_mut() {
-                    cluster.finished = true;
-                }
-            }
+            Effect::Finished => self.has_left(),
         }
-    }
-
-    /// The machine's time has come.
-    pub(in crate::agent) fn take_turn(&mut self) {
-        let at = now();
-        let Some(cluster) = self.cluster_mut() else {
-            return;
-        };
-        if cluster.stop_by.is_some_and(|stop_by| at >= stop_by) {
-            tracing::warn!(
-                "not everything could be handed over in time; others take it when the session expires"
-            );
-            cluster.finished = true;
-            return;
-        }
-        self.play(Event::Tick);
-    }
-
-    /// Begins to hand over. True: there is nothing to wait for, or it was asked for twice.
-    pub(in crate::agent) fn begin_stop(&mut self) -> bool {
-        let Some(cluster) = self.cluster_mut() else {
-            return true;
-        };
-        let can_hand_over = cluster.player.as_ref().is_some_and(|player| player.synced);
-        if !can_hand_over || cluster.stop_by.is_some() {
-            return true;
-        }
-        cluster.stop_by = Some(now() + STOP_LIMIT);
-        tracing::info!("ending: handing over");
-        self.play(Event::Stop);
-        false
-    }
-
-    /// Whether the machine has handed everything over.
-    pub(in crate::agent) fn has_ended(&self) -> bool {
-        self.cluster().is_some_and(|cluster| cluster.finished)
-    }
-
-    /// Takes everything out of the datapath.
-    pub(in crate::agent) fn silence(&mut self) {
-        if let Some(cluster) = self.cluster_mut() {
-            cluster.deadline = Some(Duration::ZERO);
-            cluster.holdings = None;
-            cluster.adopted = None;
-        }
-        self.plan_and_write();
-        self.beat(now());
-        let owner = self.maps.owner();
-        self.maps.set_owner(Owner { incarnation: 0, ..owner });
     }
 }
 
-/// Begins a record.
-pub(super) fn start_record(path: &Path, begin: &Begin) -> Result<File> {
-    let mut file = File::create(path)
+/// Begins a record: in `path`, or, after the agent's first one, in `path.2` and so on.
+pub(super) fn start_record(path: &Path, number: u32, begin: &Begin) -> Result<File> {
+    let mut path = path.to_owned();
+    if number > 1 {
+        path.as_mut_os_string().push(format!(".{number}"));
+    }
+    let mut file = File::create(&path)
         .with_context(|| format!("cannot write the record {} (--record)", path.display()))?;
     write_line(&mut file, begin).with_context(|| format!("cannot write the record {}", path.display()))?;
     Ok(file)

@@ -12,16 +12,17 @@ use responder_leadership::{
     record::Begin,
     settings::Settings,
 };
+use tokio::task::JoinHandle;
 
-use super::{Cluster, Input, Player};
+use super::{Cluster, Input, Player, connect::Terms, effects::start_record};
 use crate::{
     agent::{Agent, now},
     cluster::{
         codec::Record,
         events::Publisher,
-        leases::{Arrival, Leases},
+        leases::Arrival,
         objects::{Change, ObjectChange},
-        record::Agreed,
+        record::{Agreed, agree_at_last},
         writes::Writer,
     },
     decision::{
@@ -41,12 +42,9 @@ impl Agent {
         let mut objects = Vec::new();
         for input in inputs {
             match input {
-                Input::Agreed(agreed) => {
-                    let (agreed, leases) = *agreed;
-                    self.agree(agreed, leases)?;
-                }
+                Input::Agreed(terms) => self.agree(*terms)?,
                 Input::Arrival(Arrival::Event(event)) => self.take_event(event),
-                Input::Arrival(Arrival::Record { version: _, seen }) => self.take_record(seen)?,
+                Input::Arrival(Arrival::Record { version: _, seen }) => self.take_record(seen),
                 Input::Arrival(Arrival::Unusable(error)) => bail!(error),
                 // After the Leases, and told at once: no plan is made with what the machine does not know.
                 Input::Object(change) => objects.push(change),
@@ -62,11 +60,12 @@ impl Agent {
     }
 
     /// The cluster's record is known: the machine begins.
-    fn agree(&mut self, agreed: Agreed, leases: Leases) -> Result<()> {
+    fn agree(&mut self, terms: Terms) -> Result<()> {
         let Some(cluster) = self.cluster_mut() else {
             return Ok(());
         };
-        let Record { claims, longest, .. } = agreed.record;
+        let Terms { agreed: Agreed { record, .. }, leases, known, tell } = terms;
+        let Record { claims, longest, request } = record;
         let same_groups = cluster.owner.claims == u64::from(claims.get());
         let adopted = cluster.adopted.take().filter(|_| same_groups);
         if adopted.is_none() {
@@ -84,28 +83,24 @@ impl Agent {
             wall: (wall.as_millis().try_into().unwrap_or(u64::MAX), now()),
         };
         let begin = Begin { settings: settings.clone(), adopted: adopted.clone() };
-        let recorder = options.record.as_deref().map(|file| super::effects::start_record(file, &begin));
-        let connected = &cluster.connected;
-        let lines = connected.lines.clone();
+        cluster.begun += 1;
+        let number = cluster.begun;
+        let recorder = options.record.as_deref().map(|file| start_record(file, number, &begin));
+        let lines = cluster.connected.lines.clone();
         let publisher = Publisher::start(Arc::clone(&lines.writes), options.node.clone());
-        let writer = Writer::new(
-            lines,
-            &options.namespace,
-            claims,
-            &options.times,
-            connected.known.clone(),
-            connected.tell.clone(),
-        );
+        let writer = Writer::new(lines, &options.namespace, claims, &options.times, known, tell);
         cluster.adopted.clone_from(&adopted);
         cluster.player = Some(Player {
             machine: Machine::new(settings, adopted),
             writer,
             leases,
             claims,
+            longest,
+            restoring: None,
             publisher,
             held_back: None,
             synced: false,
-            request: agreed.record.request.map(|request| request.id),
+            request: request.map(|request| request.id),
             recorder: recorder.transpose()?,
         });
         // What is not adopted is not answered any more.
@@ -114,38 +109,51 @@ impl Agent {
         Ok(())
     }
 
-    fn take_record(&mut self, seen: Seen<Record>) -> Result<()> {
+    fn take_record(&mut self, seen: Seen<Record>) {
         let Some(player) = self.cluster_mut().and_then(|cluster| cluster.player.as_mut()) else {
-            return Ok(());
+            return;
         };
         let record = match seen {
             Seen::Good(record) => record,
             Seen::Absent => {
-                tracing::warn!("the cluster's record was deleted; the next agent that starts makes it anew");
-                return Ok(());
+                self.restore_record();
+                return;
             }
             Seen::Bad(reason) => {
                 tracing::error!(%reason, "the cluster's record cannot be understood; what it said before goes on");
-                return Ok(());
+                return;
             }
         };
         if record.claims != player.claims {
             let followed = player.claims;
-            self.silence();
-            bail!(
-                "the cluster's record says {} claims now, and this agent has followed {followed}: with both, an \
-                 address could have two owners. It ends; started again it follows the record, once no claim of \
-                 another number is held",
-                record.claims
-            );
+            self.recount(record.claims, followed);
+            return;
         }
         let request = record.request.filter(|request| player.request.as_ref() != Some(&request.id));
         player.request = request.as_ref().map(|request| request.id.clone()).or(player.request.take());
+        player.longest = record.longest;
         self.take_event(Event::Longest(record.longest));
         if let Some(request) = request {
             self.take_event(Event::Move { group: request.group, to: request.to });
         }
-        Ok(())
+    }
+
+    /// The record was deleted: what it said goes on, and is written again.
+    fn restore_record(&mut self) {
+        let Some(cluster) = self.cluster_mut() else {
+            return;
+        };
+        let (line, namespace) =
+            (Arc::clone(&cluster.connected.lines.writes), cluster.options.namespace.clone());
+        let Some(player) = &mut cluster.player else {
+            return;
+        };
+        if player.restoring.as_ref().is_none_or(JoinHandle::is_finished) {
+            tracing::warn!("the cluster's record was deleted; it is made anew");
+            let (claims, longest) = (player.claims, player.longest);
+            let restore = async move { agree_at_last(&line, &namespace, claims, longest).await };
+            player.restoring = Some(tokio::spawn(restore));
+        }
     }
 
     /// Tells the machine an event, when its time has come.
@@ -185,11 +193,11 @@ impl Agent {
         cluster.services.protect(Protected::ApiServer, api_server);
         let changes = cluster.services.take_changes();
         let demands = cluster.services.demands();
-        let demand: Vec<_> = changes
-            .demands
-            .iter()
-            .map(|vip| (*vip, demands.get(vip).map(|demand| eligible(&demand.nodes))))
-            .collect();
+        // A machine that begins knows nothing of what was before.
+        let is_new = cluster.player.as_ref().is_some_and(|player| !player.synced);
+        let vips = if is_new { demands.keys().copied().collect() } else { changes.demands.clone() };
+        let demand: Vec<_> =
+            vips.iter().map(|vip| (*vip, demands.get(vip).map(|demand| eligible(&demand.nodes)))).collect();
         let subnets = Subnets::new(&cluster.options.links, &net);
         let local = cluster.local(subnets.reach(), unhealthy);
         let expected = cluster.expected();
