@@ -94,8 +94,10 @@ impl Campaign {
                 |all: &[(String, u64)]| all.iter().find(|(name, _)| *name == claim).map_or(0, |(_, n)| *n);
             count(&after).saturating_sub(count(&before)).saturating_sub(1)
         };
-        let violations =
-            fleet.violations(&accounts, |account| usize::try_from(changes(account)).unwrap_or(0));
+        let violations = fleet.violations(&accounts, |account| {
+            // Nothing is left of claims of another number.
+            if kind == Kind::Claims { usize::MAX } else { changes(account).try_into().unwrap_or(0) }
+        });
         let gaps: Vec<(IpAddr, Duration)> =
             accounts.iter().map(|account| (account.vip, account.longest_silence().0)).collect();
         let longest = gaps.iter().map(|(_, gap)| *gap).max().unwrap_or_default();

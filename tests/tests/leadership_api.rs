@@ -1,12 +1,12 @@
 //! Three agents and an API server to which, and to whose objects, things are done.
 
-use std::{path::Path, process::Command, thread, time::Duration};
+use std::{path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use responder_lab::{Cluster, Cut, NAMESPACE, cluster_or_skip, paths, wait_until};
+use responder_lab::{Cluster, Cut, NAMESPACE, cluster_or_skip, wait_until};
 use responder_tests::{
     fleet::{Fleet, SETTLED, vips},
-    leases::{LEASES, claim_of, record_of},
+    leases::{LEASES, change_claims, claim_of, record_of},
     scenario::play,
 };
 use serde_json::{Value, json};
@@ -288,12 +288,12 @@ fn count_edited(fleet: &mut Fleet) -> Result<()> {
 /// The command closes every claim of the old number; then those of the new are taken.
 fn count_changed(fleet: &mut Fleet) -> Result<()> {
     let since = fleet.observer.round();
-    for count in ["5", "16"] {
+    for count in [5, 16] {
         let said = claims(fleet, count)?;
         ensure!(said.contains(" of another number closed"), "{said}");
         fleet.settle()?;
     }
-    let said = claims(fleet, "16")?;
+    let said = claims(fleet, 16)?;
     ensure!(said.contains("no other was there"), "{said}");
     no_doubles(fleet, since)
 }
@@ -309,21 +309,18 @@ fn count_changed_with_dead(fleet: &mut Fleet) -> Result<()> {
     }
     fleet.bury(&dead);
     fleet.observer.wait_silence(fleet.vips()[0], 20, SETTLED)?;
-    let said = claims(fleet, "7")?;
+    let said = claims(fleet, 7)?;
     ensure!(said.contains(&format!("session {dead}/")) && said.contains("was revoked"), "{said}");
     fleet.cluster.heal_all()?;
     fleet.settle()?;
-    claims(fleet, "16")?;
+    claims(fleet, 16)?;
     fleet.settle()?;
     no_doubles(fleet, since)
 }
 
-/// `responder claims NUMBER`
-fn claims(fleet: &Fleet, number: &str) -> Result<String> {
-    let mut command = Command::new(paths::responder()?);
-    command.args(["claims", number]).env("KUBECONFIG", fleet.cluster.kubeconfig()).env("NO_COLOR", "1");
-    let output = fleet.cluster.management().spawn(command)?.finish(SETTLED)?.ok()?;
-    Ok(output.stdout)
+/// Changes the number of claims; what the command said.
+fn claims(fleet: &Fleet, number: u16) -> Result<String> {
+    Ok(change_claims(&fleet.cluster, number)?.finish(SETTLED)?.ok()?.stdout)
 }
 
 /// Addresses go from agent to agent while all give up what they hold; at no time have they two owners.

@@ -23,7 +23,7 @@ const PACKAGES: [&str; 3] = ["iproute2", "nftables", "openssl"];
 ///
 /// Three agents, a real API server and etcd; a client asks for VIPs every 5 ms and notes who answers. Agents are
 /// killed, stopped and replaced, nodes crash, links and ways to the API server are cut, in both directions or one, slow
-/// or gone. Prints each run, and the gaps by kind of fault. What is known of a run that breaks a rule is kept below
+/// or gone, the number of claims changes. Prints each run, and the gaps by kind of fault. What is known of a run that breaks a rule is kept below
 /// target/faults. Needs root, and goes through sudo for it.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

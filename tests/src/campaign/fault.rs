@@ -6,7 +6,10 @@ use anyhow::{Result, bail};
 use rand::{Rng as _, rngs::StdRng};
 use responder_lab::Cut;
 
-use crate::fleet::{Fleet, SETTLED};
+use crate::{
+    fleet::{Fleet, SETTLED},
+    leases::{CLAIMS, change_claims},
+};
 
 /// A kind of fault.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -35,11 +38,13 @@ pub enum Kind {
     Slow,
     /// All agents are replaced, one after the other.
     Rolling,
+    /// The number of claims is changed and changed back, while a node is cut from the API server.
+    Claims,
 }
 
 impl Kind {
     /// All.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Kill,
         Self::Pause,
         Self::Responses,
@@ -52,6 +57,7 @@ impl Kind {
         Self::Crash,
         Self::Server,
         Self::Etcd,
+        Self::Claims,
     ];
 
     /// Whether others can take over meanwhile.
@@ -66,7 +72,7 @@ impl Kind {
             | Self::Responses
             | Self::Slow
             | Self::Rolling => true,
-            Self::Server | Self::Freeze | Self::Etcd => false,
+            Self::Server | Self::Freeze | Self::Etcd | Self::Claims => false,
         }
     }
 
@@ -84,6 +90,7 @@ impl Kind {
             Self::Etcd => "etcd",
             Self::Slow => "slow",
             Self::Rolling => "rolling",
+            Self::Claims => "claims",
         }
     }
 
@@ -142,6 +149,13 @@ impl Kind {
             }
             Self::Slow => return slow(fleet, victim, lease, time * 2, random),
             Self::Rolling => return rolling(fleet, random),
+            Self::Claims => {
+                let changed = change_claims(&fleet.cluster, random.random_range(1..=32))?;
+                within(Cut::api(victim), fleet)?;
+                changed.finish(SETTLED)?.ok()?;
+                fleet.settle()?;
+                change_claims(&fleet.cluster, CLAIMS.get())?.finish(SETTLED)?.ok()?;
+            }
         }
         Ok(what)
     }
