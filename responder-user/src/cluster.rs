@@ -9,7 +9,7 @@
 //! * [`client`]: where the API server is, and connections to it.
 //! * [`follow`]: a list and the watch after it, for ever.
 //! * [`leases`]: the Leases as events for the machine. [`known`]: the Leases last seen.
-//! * [`writes`]: the machine's writes and reads; `outcome`: what an answer means.
+//! * [`writes`]: the machine's writes and reads; `outcome`: what an answer means; `owed`: that one is always told.
 //! * [`record`]: what all agents must agree on.
 //! * [`objects`]: Services, EndpointSlices and Nodes.
 //! * [`read`]: all of it read once, for commands.
@@ -25,6 +25,7 @@ pub mod limit;
 pub mod names;
 pub mod objects;
 mod outcome;
+mod owed;
 pub mod read;
 pub mod record;
 #[cfg(test)]

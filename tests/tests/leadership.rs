@@ -63,7 +63,7 @@ fn stopped(fleet: &mut Fleet) -> Result<()> {
     let (owner, since) = (fleet.owner(vip)?, fleet.observer.round());
     fleet.agent(&owner).freeze()?;
     let next = fleet.wait_other(vip, &owner)?;
-    thread::sleep(LEASE / 2);
+    thread::sleep(LEASE / 2); // part of the fault: others have long had it
     fleet.agent(&owner).thaw()?;
     fleet.settle()?;
     fleet.check(since)?;
@@ -103,7 +103,7 @@ fn cut(fleet: &mut Fleet, what: fn(&str) -> Cut) -> Result<()> {
     let cut = what(&owner);
     fleet.cluster.cut(cut.clone())?;
     let next = fleet.wait_other(vip, &owner)?;
-    thread::sleep(LEASE / 2);
+    thread::sleep(LEASE / 2); // part of the fault: others have long had it
     fleet.cluster.heal(&cut)?;
     fleet.settle()?;
     fleet.check(since)?;
@@ -125,7 +125,7 @@ fn one_name(fleet: &mut Fleet) -> Result<()> {
     command.args(["--node-name", &owner, "--lease-duration", "1s"]).env("NO_COLOR", "1");
     let mut impostor = node.spawn(command)?;
     let said = impostor.wait_line(SETTLED, |line| line.contains("uses this node's name"));
-    thread::sleep(LEASE * 3);
+    thread::sleep(LEASE * 3); // in which it might take something
     let result = said.and_then(|_| fleet.check(since));
     println!("the impostor says:\n{}", impostor.last_words());
     impostor.kill()?;

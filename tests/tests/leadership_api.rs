@@ -121,6 +121,7 @@ fn token_replaced(fleet: &mut Fleet) -> Result<()> {
     for name in fleet.names() {
         fleet.cluster.write_token(&name)?;
     }
+    // During this time nothing may happen.
     thread::sleep(LEASE * 2);
     for account in fleet.check(since)? {
         ensure!(account.unanswered() == 0, "{} questions unanswered:\n{account}", account.unanswered());

@@ -13,6 +13,8 @@ use serde_json::json;
 
 /// Fewer questions than would remain unanswered until a session expires.
 const FEW: usize = 200;
+/// How long something is so, and nothing may come of it.
+const DURING: Duration = Duration::from_secs(2);
 
 #[test]
 fn in_order() {
@@ -38,42 +40,51 @@ fn in_order() {
     );
 }
 
-/// Nobody notices: the same session goes on, and every question is answered.
-fn restart_in_place(fleet: &mut Fleet) -> Result<()> {
+/// Nobody notices what is done to the owner of the first VIP: its session goes on, and every question is answered.
+fn unnoticed(fleet: &mut Fleet, what: impl FnOnce(&mut Fleet, &str) -> Result<()>) -> Result<()> {
     let owner = fleet.owner(fleet.vips()[0])?;
     let (before, since) = (fleet.holders()?, fleet.observer.round());
-    fleet.bury(&owner);
-    fleet.run(&owner)?;
-    fleet.agent(&owner).wait_ready()?;
-    // Longer than what the predecessor had left.
-    thread::sleep(Duration::from_secs(4));
+    what(fleet, &owner)?;
     fleet.settle()?;
-    unnoticed(&fleet.check(since)?)?;
-    ensure!(fleet.holders()? == before, "claims changed hands: {before:?}, then {:?}", fleet.holders()?);
+    all_answered(&fleet.check(since)?)?;
+    let after = fleet.holders()?;
+    ensure!(after == before, "claims changed hands: {before:?}, then {after:?}");
     Ok(())
 }
 
-fn successor(fleet: &mut Fleet) -> Result<()> {
-    let owner = fleet.owner(fleet.vips()[0])?;
-    let (before, since) = (fleet.holders()?, fleet.observer.round());
-    let mut successor = fleet.agent(&owner).successor()?;
-    successor.process().wait_line(SETTLED, |line| line.contains("another agent runs here"))?;
-    fleet.agent(&owner).terminate(SETTLED)?;
-    fleet.replace(&owner, successor);
-    fleet.agent(&owner).wait_ready()?;
-    thread::sleep(Duration::from_secs(4));
-    fleet.settle()?;
-    unnoticed(&fleet.check(since)?)?;
-    ensure!(fleet.holders()? == before, "claims changed hands: {before:?}, then {:?}", fleet.holders()?);
-    Ok(())
-}
-
-fn unnoticed(accounts: &[Account]) -> Result<()> {
+fn all_answered(accounts: &[Account]) -> Result<()> {
     for account in accounts {
         let missed = account.unanswered();
         ensure!(missed == 0, "{missed} questions were not answered:\n{account}");
     }
     Ok(())
+}
+
+fn restart_in_place(fleet: &mut Fleet) -> Result<()> {
+    unnoticed(fleet, |fleet, owner| {
+        fleet.bury(owner);
+        fleet.run(owner)?;
+        fleet.agent(owner).wait_ready()?;
+        outlast_predecessor();
+        Ok(())
+    })
+}
+
+fn successor(fleet: &mut Fleet) -> Result<()> {
+    unnoticed(fleet, |fleet, owner| {
+        let mut successor = fleet.agent(owner).successor()?;
+        successor.process().wait_line(SETTLED, |line| line.contains("another agent runs here"))?;
+        fleet.agent(owner).terminate(SETTLED)?;
+        fleet.replace(owner, successor);
+        fleet.agent(owner).wait_ready()?;
+        outlast_predecessor();
+        Ok(())
+    })
+}
+
+/// During this time nothing may happen, although the deadline that the predecessor left comes.
+fn outlast_predecessor() {
+    thread::sleep(Duration::from_secs(4));
 }
 
 /// Handed over, not left to expire.
@@ -162,7 +173,7 @@ fn none_ready(fleet: &mut Fleet) -> Result<()> {
     for name in fleet.names() {
         fleet.cluster.set_node_condition(&name, "Ready", "False")?;
     }
-    thread::sleep(Duration::from_secs(2));
+    thread::sleep(DURING);
     let result = fleet.settle().and_then(|()| fleet.check(since));
     for name in fleet.names() {
         fleet.cluster.set_node_condition(&name, "Ready", "True")?;
@@ -175,16 +186,13 @@ fn none_ready(fleet: &mut Fleet) -> Result<()> {
 }
 
 fn cordoned(fleet: &mut Fleet) -> Result<()> {
-    let owner = fleet.owner(fleet.vips()[0])?;
-    let (before, since) = (fleet.holders()?, fleet.observer.round());
-    let path = format!("/api/v1/nodes/{owner}");
-    fleet.cluster.requests().merge(&path, &json!({ "spec": { "unschedulable": true } }))?;
-    thread::sleep(Duration::from_secs(2));
-    let after = fleet.holders()?;
-    fleet.cluster.requests().merge(&path, &json!({ "spec": { "unschedulable": null } }))?;
-    unnoticed(&fleet.check(since)?)?;
-    ensure!(after == before, "claims changed hands: {before:?}, then {after:?}");
-    Ok(())
+    unnoticed(fleet, |fleet, owner| {
+        let path = format!("/api/v1/nodes/{owner}");
+        fleet.cluster.requests().merge(&path, &json!({ "spec": { "unschedulable": true } }))?;
+        thread::sleep(DURING);
+        fleet.cluster.requests().merge(&path, &json!({ "spec": { "unschedulable": null } }))?;
+        Ok(())
+    })
 }
 
 fn carrier(fleet: &mut Fleet) -> Result<()> {
@@ -214,7 +222,7 @@ fn rolling(fleet: &mut Fleet) -> Result<()> {
         fleet.agent(&name).wait_ready()?;
     }
     fleet.settle()?;
-    unnoticed(&fleet.check(since)?)?;
+    all_answered(&fleet.check(since)?)?;
     ensure!(fleet.holders()? == before, "claims changed hands: {before:?}, then {:?}", fleet.holders()?);
     Ok(())
 }

@@ -254,13 +254,18 @@ fn external(fleet: &mut Fleet) -> Result<()> {
 
 /// An address that is not answered on the segment.
 fn proxy_mode(fleet: &mut Fleet) -> Result<()> {
-    watching(fleet, &[vip(220)], |fleet| {
+    watching(fleet, &[vip(220), vip(221)], |fleet| {
         fleet.cluster.service(&Service::new("proxied").on(&["n1"]))?;
         let path = "/api/v1/namespaces/default/services/proxied/status";
-        let status = |mode: &str| json!({ "status": { "loadBalancer": { "ingress": [{ "ip": vip(220), "ipMode": mode }] } } });
+        let status = |mode: &str| {
+            let ingress = json!([{ "ip": vip(220), "ipMode": mode }, { "ip": vip(221), "ipMode": "VIP" }]);
+            json!({ "status": { "loadBalancer": { "ingress": ingress } } })
+        };
         fleet.cluster.requests().merge(path, &status("Proxy"))?;
-        std::thread::sleep(Duration::from_millis(500));
-        silent(fleet, vip(220))?;
+        // The status has been seen, and during this time nothing may come of it.
+        fleet.owner(vip(221))?;
+        let answer = fleet.observer.wait_answer(vip(220), Duration::from_millis(500));
+        ensure!(answer.is_err(), "{} is answered: {answer:?}", vip(220));
         fleet.cluster.requests().merge(path, &status("VIP"))?;
         fleet.owner(vip(220))?;
         fleet.cluster.delete_service("proxied")

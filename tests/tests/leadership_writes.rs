@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use responder_lab::{Cluster, Request, Service, cluster_or_skip};
+use responder_lab::{Cluster, Request, Service, cluster_or_skip, wait_until};
 use responder_tests::{
     fleet::{Fleet, SETTLED, vips},
     scenario::play,
@@ -42,15 +42,30 @@ fn is_lease(request: &Request) -> bool {
     by_agents(request) && request.resource == "leases"
 }
 
+fn is_own_session(request: &Request) -> bool {
+    request.node.as_ref().is_some_and(|node| request.name == format!("session-{node}"))
+}
+
+/// Waits until what follows a change, such as late bursts, is over.
+fn wait_idle(fleet: &Fleet) -> Result<()> {
+    let audit = fleet.cluster.audit();
+    wait_until("a second in which agents renew and do nothing else", SETTLED, || {
+        let mark = audit.mark().ok()?;
+        thread::sleep(Duration::from_secs(1)); // the second
+        let others =
+            audit.count(mark, |r| by_agents(r) && !(is_lease(r) && r.is_write() && is_own_session(r)));
+        (others.ok()? == 0).then_some(())
+    })
+}
+
 /// One write per holder and renew interval, and nothing else.
 fn idle(fleet: &mut Fleet) -> Result<()> {
     const TIME: Duration = Duration::from_secs(5);
     const RENEWALS: usize = 20;
     let holders = fleet.holders()?;
-    // What follows a change, such as Events and late bursts, is over.
-    thread::sleep(Duration::from_secs(2));
+    wait_idle(fleet)?;
     let mark = fleet.cluster.audit().mark()?;
-    thread::sleep(TIME);
+    thread::sleep(TIME); // what is asked meanwhile counts
     let requests = fleet.cluster.audit().since(mark)?;
     for name in fleet.names() {
         let of = |r: &&Request| by_agents(r) && r.node.as_deref() == Some(name.as_str());
@@ -64,8 +79,8 @@ fn idle(fleet: &mut Fleet) -> Result<()> {
         let most = if holds { RENEWALS + 1 } else { 4 };
         ensure!(writes <= most, "{name}: {writes} writes, at most {most}: {requests:#?}");
         ensure!(reads <= 2, "{name}: {reads} reads: {requests:#?}"); // a watch that ends is begun again
-        let sessions = requests.iter().filter(of).filter(|r| is_lease(r) && r.is_write());
-        let strange = sessions.filter(|r| r.name != format!("session-{name}")).count();
+        let leases = requests.iter().filter(of).filter(|r| is_lease(r) && r.is_write());
+        let strange = leases.filter(|r| !is_own_session(r)).count();
         ensure!(strange == 0, "{name}: {strange} writes of what is not its session");
     }
     Ok(())
@@ -82,12 +97,12 @@ fn failover(fleet: &mut Fleet) -> Result<()> {
     fleet.bury(&owner);
     fleet.wait_other(vip, &owner)?;
     fleet.settle()?;
-    thread::sleep(Duration::from_millis(500));
+    thread::sleep(Duration::from_millis(500)); // what is written after all is settled counts, too
     let requests = fleet.cluster.audit().since(mark)?;
     fleet.cluster.boot(&owner)?;
     fleet.run(&owner)?;
-    let own = |r: &Request| r.node.as_ref().is_some_and(|node| r.name == format!("session-{node}"));
-    let writes: Vec<&Request> = requests.iter().filter(|r| is_lease(r) && r.is_write() && !own(r)).collect();
+    let writes: Vec<&Request> =
+        requests.iter().filter(|r| is_lease(r) && r.is_write() && !is_own_session(r)).collect();
     let done = writes.iter().filter(|r| r.succeeded()).count();
     let mut by_kind: BTreeMap<String, usize> = BTreeMap::new();
     for r in requests.iter().filter(|r| by_agents(r)) {

@@ -27,6 +27,7 @@ use super::{
     leases::Arrival,
     names::Named,
     outcome::{Asked, outcome, reason},
+    owed::Owed,
 };
 
 /// Does the machine's writes and reads, each as soon as it is asked for, and tells how they ended.
@@ -66,16 +67,25 @@ impl Writer {
     #[must_use]
     pub fn start(&self, effect: Effect) -> Option<Effect> {
         let writer = self.clone();
+        let owed = |otherwise| Owed::new(self.tell.clone(), otherwise);
         match effect {
             Effect::Write { id, object, base, content, renewal } => {
                 let named = Named::of(&object, self.claims);
+                let unknown =
+                    Outcome::Unknown("the task that wrote it has ended without an outcome".to_owned());
+                let owed = owed(Event::Written { write: id, outcome: unknown });
                 tokio::spawn(async move {
                     let outcome = writer.write(&named, base, &content, renewal).await;
-                    writer.tell(Event::Written { write: id, outcome });
+                    owed.tell(Event::Written { write: id, outcome });
                 });
             }
             Effect::Read { object, known: _ } => {
-                tokio::spawn(async move { writer.read(object).await });
+                let owed = owed(Event::Unread { object: object.clone() });
+                tokio::spawn(async move {
+                    if let Some(event) = writer.read(&object).await {
+                        owed.tell(event);
+                    }
+                });
             }
             Effect::Answer(_)
             | Effect::Deadline(_)
@@ -84,10 +94,6 @@ impl Writer {
             | Effect::Finished => return Some(effect),
         }
         None
-    }
-
-    fn tell(&self, event: Event) {
-        self.tell.send(Arrival::Event(event)).ok(); // the agent may be ending
     }
 
     async fn write(&self, named: &Named, base: Option<Version>, content: &Content, renewal: bool) -> Outcome {
@@ -125,10 +131,11 @@ impl Writer {
         outcome
     }
 
-    async fn read(&self, object: Object) {
-        let named = Named::of(&object, self.claims);
+    /// What the object is; `None` if it cannot be read.
+    async fn read(&self, object: &Object) -> Option<Event> {
+        let named = Named::of(object, self.claims);
         let name = named.name();
-        let event = match self.get(&name).await {
+        match self.get(&name).await {
             Ok(Some(lease)) => match self.known.learn(lease.clone()) {
                 Ok(version) => codec::event(&lease, &named, version, self.claims, Via::Read),
                 Err(error) => {
@@ -142,8 +149,7 @@ impl Writer {
                 tracing::debug!(%name, %reason, "not read");
                 None
             }
-        };
-        self.tell(event.unwrap_or(Event::Unread { object }));
+        }
     }
 
     async fn get(&self, name: &str) -> Result<Option<Lease>, String> {

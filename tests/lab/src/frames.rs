@@ -76,6 +76,16 @@ impl Frame {
         }
     }
 
+    /// Whom this frame answers: the target of an ARP reply, the destination of a solicited advertisement.
+    #[must_use]
+    pub fn asker(&self) -> Option<IpAddr> {
+        match self.body {
+            Body::Arp(arp) if arp.op == 2 => Some(IpAddr::V4(arp.tpa)),
+            Body::Advertisement(na) if na.flags & 0x40 != 0 => Some(IpAddr::V6(na.dst)),
+            Body::Arp(_) | Body::Advertisement(_) | Body::Solicitation(_) => None,
+        }
+    }
+
     /// True for the frames of a burst about `vip`: sender = target in ARP, an unsolicited advertisement in ND.
     #[must_use]
     pub fn is_gratuitous(&self, vip: IpAddr) -> bool {

@@ -24,6 +24,7 @@
 //! after a SIGKILL, by the next process that builds a lab.
 
 mod agent;
+mod asking;
 mod bpf;
 mod capture;
 mod cleanup;
@@ -39,6 +40,7 @@ mod packet;
 pub mod paths;
 mod prober;
 mod process;
+mod question;
 mod report;
 mod sightings;
 pub mod site;

@@ -102,7 +102,7 @@ impl Kind {
         lease: Duration,
         random: &mut StdRng,
     ) -> Result<String> {
-        // From what nobody notices to what all notice.
+        // The length of the fault: from what nobody notices to what all notice.
         let time = lease.mul_f64(random.random_range(0.05..2.5));
         let within = |cut: Cut, fleet: &Fleet| {
             fleet.cluster.cut(cut.clone())?;

@@ -1,5 +1,8 @@
 use responder_leadership::lease::{Claim, Seen};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+};
 
 use super::*;
 use crate::cluster::scripted::{Reply, Scripted};
@@ -125,6 +128,51 @@ async fn reads_tell_what_is_there() {
     // That it is gone is for the watch to say.
     assert_eq!(w.read().await, Event::Unread { object: GROUP });
     assert_eq!(w.read().await, Event::Unread { object: GROUP });
+}
+
+impl Writing {
+    /// Begins a write and a read in tasks of `runtime`.
+    fn begun(runtime: &Runtime) -> Self {
+        let w = runtime.block_on(writing([Reply::Silence]));
+        let write = Effect::Write { id: 7, object: GROUP, base: None, content: content(), renewal: false };
+        let _entered = runtime.enter();
+        assert_eq!(w.writer.start(write), None);
+        assert_eq!(w.writer.start(Effect::Read { object: GROUP, known: Version(5) }), None);
+        w
+    }
+
+    /// Both were told, and once.
+    fn assert_unknown_and_unread(&mut self) {
+        let told: Vec<_> = std::iter::from_fn(|| self.arrivals.try_recv().ok()).collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told.contains(&Arrival::Event(Event::Unread { object: GROUP })), "{told:?}");
+        let unknown = |arrival: &Arrival| {
+            matches!(arrival, Arrival::Event(Event::Written { write: 7, outcome: Outcome::Unknown(_) }))
+        };
+        assert!(told.iter().any(unknown), "{told:?}");
+    }
+}
+
+#[test]
+fn tasks_that_are_dropped_tell_that_the_outcome_is_unknown() {
+    for under_way in [false, true] {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let mut w = Writing::begun(&runtime);
+        if under_way {
+            runtime.block_on(w.server.request());
+        }
+        drop(runtime);
+        w.assert_unknown_and_unread();
+    }
+}
+
+#[test]
+fn tasks_that_panic_tell_that_the_outcome_is_unknown() {
+    // Without a clock a timeout panics.
+    let runtime = Builder::new_current_thread().enable_io().build().unwrap();
+    let mut w = Writing::begun(&runtime);
+    runtime.block_on(tokio::task::yield_now());
+    w.assert_unknown_and_unread();
 }
 
 #[tokio::test]

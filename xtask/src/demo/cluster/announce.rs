@@ -125,6 +125,11 @@ pub(super) fn kubectl(world: &World, show: &Show, arguments: &[&str]) -> Result<
     Ok(())
 }
 
+/// Shows the Leases of the nodes' sessions.
+pub(super) fn show_sessions(world: &World, show: &Show) -> Result<()> {
+    kubectl(world, show, &["get", "leases", "-n", NAMESPACE, "-l", "l2-responder.io/kind=session"])
+}
+
 fn v4(vip: IpAddr) -> Result<std::net::Ipv4Addr> {
     match vip {
         IpAddr::V4(vip) => Ok(vip),

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use responder_lab::{BootTime, Mac, wait_until};
 
 use super::{
-    announce::kubectl,
+    announce::{kubectl, show_sessions},
     watch::{SOON, Watch},
     world::{NODES, World, web},
 };
@@ -54,11 +54,7 @@ pub(super) fn crash(world: &mut World, show: &mut Show) -> Result<()> {
     watch.wait_answers(50)?;
     watch.wait_requests(20)?;
     let seen = watch.stop()?;
-    kubectl(
-        world,
-        show,
-        &["get", "leases", "-n", responder_lab::NAMESPACE, "-l", "l2-responder.io/kind=session"],
-    )?;
+    show_sessions(world, show)?;
     let silence = seen.silence(|vip| dead.held.contains(vip));
     show.claim(
         &format!("silence of {}'s {} addresses", dead.name, dead.held.len()),

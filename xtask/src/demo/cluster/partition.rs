@@ -4,7 +4,7 @@ use anyhow::Result;
 use responder_lab::{Cut, wait_until};
 
 use super::{
-    announce::kubectl,
+    announce::show_sessions,
     moves::{Holder, LEASE, REACTION},
     watch::{SOON, Watch},
     world::World,
@@ -35,11 +35,7 @@ pub(super) fn cut_off(world: &World, show: &mut Show) -> Result<()> {
     watch.wait_answers(100)?;
     let back = watch.owners()?;
     let seen = watch.stop()?;
-    kubectl(
-        world,
-        show,
-        &["get", "leases", "-n", responder_lab::NAMESPACE, "-l", "l2-responder.io/kind=session"],
-    )?;
+    show_sessions(world, show)?;
 
     let held = |vip: &std::net::IpAddr| holder.held.contains(vip);
     let gaps = seen.reports.iter().filter(|(vip, _)| held(vip)).filter_map(|(_, report)| {
