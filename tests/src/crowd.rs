@@ -13,10 +13,10 @@ const PER_SERVICE: usize = 4;
 /// So many of them are asked for all the time.
 const SAMPLE: usize = 32;
 
-/// `count` addresses in 198.18.0.0/16.
+/// `count` addresses in 198.18.0.0/16, the network address left out.
 #[must_use]
 pub fn addresses(count: u16) -> Vec<IpAddr> {
-    (0..count).map(|n| [198, 18, (n >> 8) as u8, n as u8].into()).collect()
+    (1..=count).map(|n| [198, 18, (n >> 8) as u8, n as u8].into()).collect()
 }
 
 impl Fleet {

@@ -7,6 +7,7 @@ use responder_lab::{BootTime, Cluster, wait_until};
 use responder_tests::{
     crowd::addresses,
     fleet::{Fleet, SETTLED, vips},
+    leases::CLAIMS,
 };
 
 use super::show;
@@ -59,6 +60,7 @@ fn crash(fleet: &mut Fleet, all: &[IpAddr]) -> Result<Times> {
     fleet.gather(&owner)?;
     let mac = fleet.mac(&owner);
     fleet.observer.forget();
+    let mark = fleet.cluster.audit().mark()?;
     let begin = BootTime::now();
     fleet.cluster.crash(&owner)?;
     let answered = wait_until("all answered by others", SETTLED, || {
@@ -75,6 +77,12 @@ fn crash(fleet: &mut Fleet, all: &[IpAddr]) -> Result<Times> {
         all.iter().map(|vip| firsts.get(vip).copied()).collect::<Option<Vec<_>>>()
     });
     let announced = announced.with_context(|| fleet.diagnosis())?.into_iter().max().unwrap_or_default();
+    let writes = fleet.cluster.audit().count(mark, |r| {
+        let session = r.name.starts_with("session-") && r.name != format!("session-{owner}");
+        r.resource == "leases" && r.is_write() && r.succeeded() && !session
+    })?;
+    let most = 1 + usize::from(CLAIMS.get());
+    ensure!(writes <= most, "{writes} writes of Leases beside the renewals, at most {most}");
     fleet.bury(&owner);
     fleet.cluster.boot(&owner)?;
     fleet.run(&owner)?;
