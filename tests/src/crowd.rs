@@ -20,18 +20,15 @@ pub fn addresses(count: u16) -> Vec<IpAddr> {
 }
 
 impl Fleet {
-    /// Puts the addresses of 198.18.0.0/16 on the segment, so that the nodes announce them.
+    /// Puts 198.18.0.0/16 on the segment as a node sees it, so that it announces addresses of it. A crash undoes it.
     ///
     /// # Errors
     ///
     /// If `ip` refuses, as it does the second time.
-    pub fn make_room(&self) -> Result<()> {
-        for name in self.names() {
-            let host = self.cluster.host(&name);
-            let address = host.nics().first().context("no link")?.v4.octets()[3];
-            host.ns().ip(&format!("addr add 198.18.255.{address}/16 dev eth0"))?;
-        }
-        Ok(())
+    pub fn make_room(&self, name: &str) -> Result<()> {
+        let host = self.cluster.host(name);
+        let address = host.nics().first().context("no link")?.v4.octets()[3];
+        host.ns().ip(&format!("addr add 198.18.255.{address}/16 dev eth0"))
     }
 
     /// Makes Services with these addresses, four to each, waits until all are answered, and watches some of them from

@@ -179,7 +179,7 @@ fn failover(fleet: &mut Fleet) -> Result<()> {
 }
 
 fn many(fleet: &mut Fleet) -> Result<()> {
-    fleet.make_room()?;
+    fleet.names().iter().try_for_each(|name| fleet.make_room(name))?;
     let took = fleet.fill(&addresses(MANY))?;
     println!("{MANY} VIPs; the API server took {took:?} for the Services");
     Ok(())
