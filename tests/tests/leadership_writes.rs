@@ -98,7 +98,8 @@ fn idle(fleet: &mut Fleet) -> Result<()> {
     for name in fleet.names() {
         let of = |r: &&Request| by_agents(r) && r.node.as_deref() == Some(name.as_str());
         let writes = requests.iter().filter(of).filter(|r| r.is_write() && is_lease(r)).count();
-        let reads = requests.iter().filter(of).filter(|r| !r.is_write()).count();
+        // A connection is tried with /version, which reads no object.
+        let reads = requests.iter().filter(of).filter(|r| !r.is_write() && !r.resource.is_empty()).count();
         let watches = requests.iter().filter(of).filter(|r| r.verb == "watch").count();
         let holds = holders.values().any(|holder| holder.starts_with(&format!("{name}/")));
         println!(
