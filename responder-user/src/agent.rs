@@ -123,6 +123,8 @@ struct Agent {
     actual: Actual,
     links: BTreeMap<u32, LinkState>,
     bursts: Bursts<VipAt>,
+    /// Something is answered whose burst has not begun.
+    behind: bool,
     /// Last announcement of each VIP.
     announced: BTreeMap<VipAt, Duration>,
     /// VIPs that the map still answers for, against the plan.
@@ -167,6 +169,7 @@ impl Agent {
             options,
             plan: Plan::default(),
             actual: Actual::default(),
+            behind: false,
             links: BTreeMap::new(),
             announced: BTreeMap::new(),
             overdue: BTreeSet::new(),
@@ -219,6 +222,7 @@ impl Agent {
         inspection.reset();
         tracing::info!(links = self.links.len(), vips = self.plan.vips.len(), "ready");
         loop {
+            self.catch_up();
             self.announce();
             let (burst, turn) = (self.next_announcement(), self.next_turn());
             tokio::select! {
@@ -307,6 +311,9 @@ impl Agent {
         let far = Duration::from_secs(3600);
         if at.as_nanos() >= self.maps.fence().deadline_ns.into() {
             return Instant::now() + far;
+        }
+        if self.behind {
+            return Instant::now();
         }
         let wait = self.bursts.next_due(at).map_or(far, |due| due.saturating_sub(at));
         // A far deadline must not overflow the clock.

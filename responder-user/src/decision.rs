@@ -15,6 +15,7 @@ pub mod burst;
 pub mod change;
 pub mod fence;
 pub mod fitness;
+mod join;
 pub mod plan;
 pub mod services;
 pub mod subnets;

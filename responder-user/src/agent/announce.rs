@@ -8,12 +8,65 @@ use responder_common::{
 };
 
 use super::{Agent, now};
-use crate::{decision::plan::VipAt, journal::Happening};
+use crate::{
+    decision::{change::Step, plan::VipAt},
+    journal::Happening,
+};
 
 /// Announcements sent before the loop looks at anything else.
 const BATCH: u32 = 64;
 
+/// Bursts begun before it does.
+const BEGUN: usize = 256;
+
 impl Agent {
+    /// Begins to announce what is answered and not announced yet, at most so many. What remains comes
+    /// when the loop comes round.
+    pub(super) fn begin_announcements(&mut self, most: usize) {
+        let mut left = most;
+        self.behind = false;
+        for step in self.steps() {
+            // Only what the map answers for.
+            let Step::Announce(at) = step else { continue };
+            if !self.answers(&at) {
+                continue;
+            }
+            if left == 0 {
+                self.behind = true;
+                return;
+            }
+            left -= 1;
+            self.begin_announcement(at);
+            self.beat_if_due();
+        }
+        self.say_announcing();
+    }
+
+    /// Catches up with what was gained since the loop came round.
+    pub(super) fn catch_up(&mut self) {
+        if self.behind {
+            self.begin_announcements(BEGUN);
+        }
+    }
+
+    /// Whether the maps answer for it.
+    fn answers(&self, at: &VipAt) -> bool {
+        self.actual.vips.get(at).is_some_and(|slot| self.actual.owned.contains(slot))
+    }
+
+    pub(super) fn begin_announcement(&mut self, at: VipAt) {
+        if let Some(link) = self.plan.links.get(&at.ifindex).filter(|_| self.answers(&at)) {
+            let known = self.actual.announcing.insert(at, link.mac).is_some();
+            let (vip, link) = (at.ip, link.name.clone());
+            if self.kept.remove(&at) {
+                self.tell(Happening::Kept { vip, link });
+            } else if !known {
+                self.tell(Happening::Gained { vip, link });
+            }
+            self.begin_burst(at, now());
+        }
+    }
+
     /// Starts the burst of a VIP.
     pub(super) fn begin_burst(&mut self, at: VipAt, now: Duration) {
         let packets = match at.ip {

@@ -6,12 +6,14 @@
 //! * `inputs`: what the machine is told.
 //! * `effects`: what the machine wants.
 //! * `leaving`: giving everything up, to end or to begin anew.
+//! * `slots`: which slot an address is in.
 //! * `voice`: Events on Services, and the status.
 
 mod connect;
 mod effects;
 mod inputs;
 mod leaving;
+mod slots;
 mod voice;
 
 use std::{
@@ -25,10 +27,9 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Node;
-use responder_common::layout::{FIRST_GROUP_SLOT, Owner, SINGLE_SLOT, STANDBY_SLOT};
+use responder_common::layout::{FIRST_GROUP_SLOT, Owner};
 use responder_leadership::{
     event::{Event, Holdings},
-    group::group_of,
     id::{Group, Incarnation, NodeName},
     machine::{Adopted, Machine},
     settings::Times,
@@ -37,6 +38,7 @@ use tokio::task::JoinHandle;
 
 pub(super) use self::connect::{Connected, Input, Inputs, connect};
 use self::leaving::Leaving;
+use self::slots::{moved, owned, slot};
 use super::Agent;
 use crate::{
     cluster::{client::Access, events::Publisher, leases::Leases, record::Agreed, writes::Writer},
@@ -89,6 +91,8 @@ pub(super) struct Cluster {
     surroundings: Option<[Event; 2]>,
     /// VIPs whose Events have been sent.
     voiced: BTreeSet<IpAddr>,
+    /// What the plan was last made of.
+    basis: Option<Basis>,
     /// What is held, as the machine says. `None`: it has not said anything yet.
     holdings: Option<Arc<Holdings>>,
     /// The deadline, as the machine says.
@@ -136,6 +140,7 @@ impl Cluster {
             listed: BTreeSet::new(),
             surroundings: None,
             voiced: BTreeSet::new(),
+            basis: None,
             holdings: None,
             deadline: None,
             answered: false,
@@ -157,9 +162,15 @@ impl Cluster {
     }
 
     /// What the maps should hold. Before the machine has said anything: what they hold, on the links as they are.
-    pub(super) fn plan(&self, net: &NetState, actual: &Actual, router: impl Fn(&str) -> bool) -> Plan {
+    pub(super) fn plan(
+        &mut self,
+        net: &Arc<NetState>,
+        actual: &Actual,
+        router: impl Fn(&str) -> bool,
+    ) -> Plan {
         let subnets = Subnets::new(&self.options.links, net);
         let (Some(player), Some(holdings)) = (&self.player, &self.holdings) else {
+            self.basis = None;
             let mut plan = Plan::for_cluster(&subnets, net, [], BTreeSet::new(), &router);
             for (at, slot) in &actual.vips {
                 if let Some(link) = net.links.get(&at.ifindex) {
@@ -172,27 +183,37 @@ impl Cluster {
             }
             return plan;
         };
-        let vips = self.services.demands().keys().map(|vip| (*vip, slot(holdings, *vip, player.claims)));
-        let owned = holdings.groups.iter().map(|group| group_slot(*group)).chain([SINGLE_SLOT]);
-        Plan::for_cluster(&subnets, net, vips, owned.collect(), router)
+        let (revision, holdings) = (self.services.revision(), Arc::clone(holdings));
+        let vips = self.services.demands().keys().map(|vip| (*vip, slot(&holdings, *vip, player.claims)));
+        let plan = Plan::for_cluster(&subnets, net, vips, owned(&holdings), router);
+        self.basis = Some(Basis { net: Arc::clone(net), revision, holdings });
+        plan
+    }
+
+    /// Changes a plan that this has made to what is held now. False: something else has changed, too, or it made none.
+    ///
+    /// A node that takes over takes group after group, and planning anew for ten thousand addresses each time would
+    /// keep the last of them waiting.
+    pub(super) fn reassign(&mut self, plan: &mut Plan, net: &Arc<NetState>) -> bool {
+        let (Some(player), Some(holdings), Some(basis)) = (&self.player, &self.holdings, &mut self.basis)
+        else {
+            return false;
+        };
+        if !Arc::ptr_eq(&basis.net, net) || basis.revision != self.services.revision() {
+            return false;
+        }
+        plan.reassign(owned(holdings), moved(&basis.holdings, holdings, player.claims));
+        basis.holdings = Arc::clone(holdings);
+        true
     }
 }
 
-/// The slot of a group.
-fn group_slot(group: Group) -> u32 {
-    FIRST_GROUP_SLOT + u32::from(group)
-}
-
-/// The slot of a VIP: its group's, unless it does not follow it here.
-fn slot(holdings: &Holdings, vip: IpAddr, claims: NonZeroU16) -> u32 {
-    let group = group_of(vip, claims);
-    if holdings.exceptions.contains(&vip) {
-        SINGLE_SLOT
-    } else if holdings.silent.get(&group).is_some_and(|silent| silent.contains(&vip)) {
-        STANDBY_SLOT
-    } else {
-        group_slot(group)
-    }
+/// What a plan was made of.
+struct Basis {
+    net: Arc<NetState>,
+    /// Of the Services.
+    revision: u64,
+    holdings: Arc<Holdings>,
 }
 
 impl Agent {

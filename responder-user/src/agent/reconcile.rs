@@ -57,21 +57,34 @@ pub struct AllForeign(Vec<(String, Foreign)>);
 impl Agent {
     /// Plans anew from the configuration and the links as they are, and makes the plan true.
     pub(super) fn replan(&mut self) {
-        self.plan_and_write();
+        self.plan_anew();
+        self.write_maps();
         self.attach_links();
-        self.write_maps(); // announces what is answered now
+        self.write_maps(); // what is attached now is announced
+        self.begin_announcements(usize::MAX);
         self.groups.want(self.plan.groups());
     }
 
-    /// Plans anew and writes the maps, without attaching to new links.
+    /// Plans and writes the maps, without attaching to new links. What is gained is answered, and announced
+    /// when the loop comes round: until then, more may be gained, and it must not wait.
     pub(super) fn plan_and_write(&mut self) {
+        let reassigned = match &mut self.source {
+            Source::File(_) => false,
+            Source::Cluster(cluster) => cluster.reassign(&mut self.plan, &self.net),
+        };
+        if !reassigned {
+            self.plan_anew();
+        }
+        self.write_maps();
+    }
+
+    fn plan_anew(&mut self) {
         // Where the sysctl cannot be read there is no IPv6.
         let router = |name: &str| sysctl::ipv6_forwarding(name).unwrap_or(false);
-        self.plan = match &self.source {
+        self.plan = match &mut self.source {
             Source::File(file) => Plan::for_static(&file.config, &self.net, router),
             Source::Cluster(cluster) => cluster.plan(&self.net, &self.actual, router),
         };
-        self.write_maps();
     }
 
     /// Makes the maps hold what the plan says, and reports what they could not be told.
@@ -105,11 +118,9 @@ impl Agent {
 
     /// Takes the steps that lead from what the maps hold to the plan. Those that the kernel refuses come back.
     fn take_steps(&mut self) -> Vec<(VipAt, String)> {
-        let attached = self.attached();
-        let steps = steps(&self.actual, &self.plan, |index| attached.contains(&index));
         self.overdue = self.actual.still_owned(&self.plan);
         let mut rejected = Vec::new();
-        for step in steps {
+        for step in self.steps() {
             // Where a loss was refused, what it concerns must not be answered with the rest.
             if let Step::GiveSlot(slot) = &step
                 && !rejected.is_empty()
@@ -123,6 +134,12 @@ impl Agent {
             self.beat_if_due();
         }
         rejected
+    }
+
+    /// The steps from what the maps hold to the plan.
+    pub(super) fn steps(&self) -> Vec<Step> {
+        let attached = self.attached();
+        steps(&self.actual, &self.plan, |index| attached.contains(&index))
     }
 
     fn take_step(&mut self, step: Step) -> Result<(), (VipAt, String)> {
@@ -171,20 +188,7 @@ impl Agent {
                 Ok(()) => drop(self.actual.links.remove(&index)),
                 Err(error) => tracing::error!(index, error = %chain(&error), "cannot remove the link"),
             },
-            Step::Announce(at) => {
-                // Only what the map answers for.
-                let owned = self.actual.vips.get(&at).is_some_and(|slot| self.actual.owned.contains(slot));
-                if let Some(link) = self.plan.links.get(&at.ifindex).filter(|_| owned) {
-                    let known = self.actual.announcing.insert(at, link.mac).is_some();
-                    let (vip, link) = (at.ip, link.name.clone());
-                    if self.kept.remove(&at) {
-                        self.tell(Happening::Kept { vip, link });
-                    } else if !known {
-                        self.tell(Happening::Gained { vip, link });
-                    }
-                    self.begin_burst(at, now());
-                }
-            }
+            Step::Announce(_) => self.behind = true,
         }
         Ok(())
     }

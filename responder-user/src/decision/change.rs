@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use responder_common::{layout::STANDBY_SLOT, wire::Mac};
 
-use super::plan::{LinkPlan, Plan, VipAt};
+use super::{
+    join::join,
+    plan::{LinkPlan, Plan, VipAt},
+};
 
 /// One step. Steps are taken in order; each is one map write or one call.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,56 +48,68 @@ impl Actual {
     /// What the maps answer for and the plan does not. While there is any, the deadline must not be extended.
     #[must_use]
     pub fn still_owned(&self, plan: &Plan) -> BTreeSet<VipAt> {
-        let owned = self.vips.iter().filter(|(_, slot)| self.owned.contains(slot));
-        let planned = |at: &VipAt| plan.vips.get(at).is_some_and(|slot| plan.owned.contains(slot));
-        owned.map(|(at, _)| *at).filter(|at| !planned(at)).collect()
+        join(&self.vips, &plan.vips)
+            .filter(|(_, is, _)| is.is_some_and(|slot| self.owned.contains(slot)))
+            .filter(|(_, _, planned)| !planned.is_some_and(|slot| plan.owned.contains(slot)))
+            .map(|(at, ..)| *at)
+            .collect()
     }
 }
 
 /// The steps that lead from `actual` to `plan`. `attached` says of a link whether the program runs there.
 #[must_use]
 pub fn steps(actual: &Actual, plan: &Plan, attached: impl Fn(u32) -> bool) -> Vec<Step> {
-    let announce: BTreeMap<VipAt, Mac> = plan
-        .vips
+    let running: BTreeMap<u32, Mac> = plan
+        .links
         .iter()
-        .filter(|(_, slot)| plan.owned.contains(slot))
-        .filter_map(|(at, _)| {
-            let link = plan.links.get(&at.ifindex)?;
-            (link.running && attached(at.ifindex)).then_some((*at, link.mac))
-        })
+        .filter(|(index, link)| link.running && attached(**index))
+        .map(|(index, link)| (*index, link.mac))
         .collect();
+    let (mut stop, mut start) = (Vec::new(), Vec::new());
+    for (at, slot, announced) in join(&plan.vips, &actual.announcing) {
+        let owned = slot.is_some_and(|slot| plan.owned.contains(slot));
+        match running.get(&at.ifindex).filter(|_| owned) {
+            None if announced.is_some() => stop.push(Step::StopAnnouncing(*at)),
+            Some(mac) if announced != Some(mac) => start.push(Step::Announce(*at)),
+            None | Some(_) => {}
+        }
+    }
+    // A slot that is not owned yet counts as owned if it will be: nobody may be in it by then who does not belong there.
+    let will_be_owned = |slot: &u32| actual.owned.contains(slot) || plan.owned.contains(slot);
+    let (mut leaving, mut standby, mut gained, mut gone) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (at, is, planned) in join(&actual.vips, &plan.vips) {
+        match planned {
+            Some(slot) if is == Some(slot) => {}
+            Some(slot) if plan.owned.contains(slot) => gained.push(Step::SetVip(*at, *slot)),
+            Some(slot) => standby.push(Step::SetVip(*at, *slot)),
+            None => {
+                if is.is_some_and(will_be_owned) {
+                    leaving.push(Step::SetVip(*at, STANDBY_SLOT));
+                }
+                gone.push(Step::RemoveVip(*at));
+            }
+        }
+    }
 
     let mut steps: Vec<_> = actual.owned.difference(&plan.owned).copied().map(Step::TakeSlot).collect();
-    let stop = actual.announcing.keys().filter(|at| !announce.contains_key(at));
-    steps.extend(stop.map(|at| Step::StopAnnouncing(*at)));
+    steps.extend(stop);
     // Losses come before everything that takes time: what becomes standby, and what leaves. The latter is silenced
-    // first and deleted last, because a deletion passes questions on to the host. (A slot that is not owned yet counts
-    // as owned if it will be: nobody may be in it by then who does not belong there.)
-    let will_be_owned = |slot: &u32| actual.owned.contains(slot) || plan.owned.contains(slot);
-    let leaving = actual.vips.iter().filter(|(at, slot)| will_be_owned(slot) && !plan.vips.contains_key(at));
-    let leaving = leaving.map(|(at, _)| *at);
-    steps.extend(leaving.map(|at| Step::SetVip(at, STANDBY_SLOT)));
-    let changed = |owned: bool| {
-        plan.vips
-            .iter()
-            .filter(move |(at, slot)| plan.owned.contains(slot) == owned && actual.vips.get(at) != Some(slot))
-            .map(|(at, slot)| Step::SetVip(*at, *slot))
-    };
-    steps.extend(changed(false));
+    // first and deleted last, because a deletion passes questions on to the host.
+    steps.extend(leaving);
+    steps.extend(standby);
     for (index, link) in &plan.links {
         if actual.links.get(index).and_then(Option::as_ref) != Some(link) {
             steps.push(Step::SetLink(*index, link.clone()));
         }
     }
-    steps.extend(changed(true));
+    steps.extend(gained);
     steps.extend(plan.owned.difference(&actual.owned).copied().map(Step::GiveSlot));
     // Deletions last: the kernel may reuse a deleted entry's memory for the next insertion at once.
-    steps.extend(actual.vips.keys().filter(|at| !plan.vips.contains_key(at)).map(|at| Step::RemoveVip(*at)));
+    steps.extend(gone);
     steps.extend(
         actual.links.keys().filter(|index| !plan.links.contains_key(index)).map(|i| Step::RemoveLink(*i)),
     );
-    let start = announce.iter().filter(|(at, mac)| actual.announcing.get(at) != Some(mac));
-    steps.extend(start.map(|(at, _)| Step::Announce(*at)));
+    steps.extend(start);
     steps
 }
 

@@ -68,6 +68,8 @@ pub struct Services {
     claimants: BTreeMap<IpAddr, BTreeMap<ServiceKey, Origin>>,
     guards: Guards,
     demands: BTreeMap<IpAddr, Demand>,
+    /// How often a demand has changed.
+    revision: u64,
     refusals: BTreeMap<Refused, String>,
     /// What was there before the first change since [`Services::take_changes`].
     earlier_demands: BTreeMap<IpAddr, Option<Demand>>,
@@ -88,6 +90,7 @@ impl Services {
             claimants: BTreeMap::new(),
             guards: Guards::default(),
             demands: BTreeMap::new(),
+            revision: 0,
             refusals: BTreeMap::new(),
             earlier_demands: BTreeMap::new(),
             earlier_refusals: BTreeMap::new(),
@@ -210,6 +213,12 @@ impl Services {
         &self.demands
     }
 
+    /// Another number whenever [`Services::demands`] has changed.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
     /// What is not announced, with the reason: a sentence whose subject is the address.
     #[must_use]
     pub fn refusals(&self) -> &BTreeMap<Refused, String> {
@@ -292,6 +301,7 @@ impl Services {
             None => self.demands.remove(&ip),
         };
         if old != new {
+            self.revision += 1;
             self.earlier_demands.entry(ip).or_insert(old);
         }
     }

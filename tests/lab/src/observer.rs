@@ -135,6 +135,19 @@ impl Observer {
         self.0.log().seen.keys().copied().collect()
     }
 
+    /// Of each VIP, asked for or not, when the first sighting since then arrived that is as wanted.
+    #[must_use]
+    pub fn firsts(&self, since: BootTime, wanted: impl Fn(&Sighting) -> bool) -> BTreeMap<IpAddr, BootTime> {
+        let log = self.0.log();
+        let first = |seen: &[Sighting]| {
+            seen.iter()
+                .skip(seen.partition_point(|seen| seen.at < since))
+                .find(|seen| wanted(seen))
+                .map(|seen| seen.at)
+        };
+        log.seen.iter().filter_map(|(vip, seen)| Some((*vip, first(seen)?))).collect()
+    }
+
     /// Forgets what was seen so far. The next round counts on.
     pub fn forget(&self) {
         for seen in self.0.log().seen.values_mut() {

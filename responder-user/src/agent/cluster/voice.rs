@@ -17,7 +17,10 @@ const NOTES: usize = 16;
 
 impl Agent {
     /// Says of every VIP that is newly announced here that it is.
-    pub(super) fn say_announcing(&mut self) {
+    pub(in crate::agent) fn say_announcing(&mut self) {
+        if self.cluster().is_none() {
+            return;
+        }
         let announcing: BTreeSet<IpAddr> = self.actual.announcing.keys().map(|at| at.ip).collect();
         let Some(cluster) = self.cluster_mut() else {
             return;

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use super::Plan;
+use super::{Plan, VipAt};
 use crate::{decision::subnets::Subnets, net::link::NetState};
 
 impl Plan {
@@ -35,6 +35,19 @@ impl Plan {
         plan.set_routers(router);
         plan
     }
+
+    /// The same addresses on the same links, with other slots owned, and some of the addresses in others. Addresses that
+    /// are not in the plan stay out of it.
+    pub fn reassign(&mut self, owned: BTreeSet<u32>, moved: impl IntoIterator<Item = (IpAddr, u32)>) {
+        self.owned = owned;
+        for (ip, slot) in moved {
+            for ifindex in self.links.keys().copied() {
+                if let Some(of) = self.vips.get_mut(&VipAt { ifindex, vlan: 0, ip }) {
+                    *of = slot;
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -65,6 +78,18 @@ mod tests {
         assert!(!plan.links[&2].router && plan.links[&3].router);
         assert!(plan.refused.is_empty() && plan.waiting.is_empty());
         assert!(plan.vips.contains_key(&VipAt { ifindex: 2, vlan: 0, ip: "192.0.2.10".parse().unwrap() }));
+    }
+
+    #[test]
+    fn reassigned_as_if_planned_anew() {
+        let addresses = ["192.0.2.10", "192.0.2.11", "198.51.100.0", "203.0.113.1", "2001:db8::9"];
+        let mut changed = plan(&[], false, &addresses.map(|ip| (ip, 7)));
+        let slots = [("192.0.2.10", 1), ("192.0.2.11", 7), ("198.51.100.0", 0), ("203.0.113.1", 1)];
+        changed.reassign(
+            [1].into(),
+            slots.iter().chain(&[("192.0.2.99", 1)]).map(|(ip, slot)| (ip.parse().unwrap(), *slot)),
+        );
+        assert_eq!(changed, plan(&[], false, &[&slots[..], &[("2001:db8::9", 7)]].concat()));
     }
 
     #[test]

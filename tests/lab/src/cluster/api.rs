@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use super::http::exchange;
+use super::http::{Response, exchange};
 
 /// How long one request may take, unless told otherwise.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,10 +41,30 @@ impl Api {
     ///
     /// If there is no answer in time; not if the answer is a refusal.
     pub fn request(&self, method: &str, path: &str, kind: &str, body: &str) -> Result<(u16, Value)> {
+        let response = self.exchange((method, path), (kind, body))?;
+        Ok((response.status, serde_json::from_str(&response.body).unwrap_or_default()))
+    }
+
+    fn exchange(&self, what: (&str, &str), body: (&str, &str)) -> Result<Response> {
         let stream = UnixStream::connect(&self.socket).context("no `kubectl proxy`")?;
         stream.set_read_timeout(Some(self.timeout))?;
-        let response = exchange(stream, (method, path), (kind, body))?;
-        Ok((response.status, serde_json::from_str(&response.body).unwrap_or_default()))
+        exchange(stream, what, body)
+    }
+
+    /// What the API server counts: of all its metrics of this name, with labels that contain `labels`, the sum.
+    ///
+    /// # Errors
+    ///
+    /// If there is no answer, or it is no list of metrics.
+    pub fn metric(&self, name: &str, labels: &str) -> Result<f64> {
+        let response = self.exchange(("GET", "/metrics"), ("text/plain", ""))?;
+        ensure!(response.status == 200, "GET /metrics: {}", response.status);
+        let of_name = response.body.lines().filter_map(|line| line.strip_prefix(name));
+        of_name
+            .filter_map(|rest| rest.strip_prefix('{')?.rsplit_once("} "))
+            .filter(|(found, _)| found.contains(labels))
+            .map(|(_, value)| value.parse::<f64>().with_context(|| format!("{name} is {value:?}")))
+            .sum()
     }
 
     fn success(&self, method: &str, path: &str, kind: &str, body: &str) -> Result<Value> {

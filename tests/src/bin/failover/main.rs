@@ -1,5 +1,7 @@
-//! How long VIPs are silent when a node crashes, and when they are moved. `cargo xtask bench failover` builds and runs
+//! How long VIPs are silent when a node crashes, and when they are moved; how long the others take when there are many. `cargo xtask bench failover` builds and runs
 //! it.
+
+mod many;
 
 use std::{fs, time::Duration};
 
@@ -14,16 +16,40 @@ struct Arguments {
     /// Crashes for each lease duration; a tenth as many planned moves
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// Only this part
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// How long one VIP is silent
+    Silence,
+    /// How long many VIPs take
+    Many,
 }
 
 /// Lease durations and what is to be reached.
 const LEASES: [(&str, &str); 3] = [("500ms", "0.8 s"), ("1s", "1.5 s"), ("3s", "3.5 s")];
 
 fn main() -> Result<()> {
-    let Arguments { rounds } = Arguments::parse();
+    let Arguments { rounds, only } = Arguments::parse();
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let load = fs::read_to_string("/proc/loadavg")?;
     println!("Kernel {}, load at the beginning {}", kernel.trim(), load.trim());
+    if only != Some(Part::Many) {
+        silence(rounds)?;
+    }
+    if only != Some(Part::Silence) {
+        many::measure(rounds.div_ceil(20))?;
+    }
+    let load = fs::read_to_string("/proc/loadavg")?;
+    println!("\nload at the end {}", load.trim());
+    Ok(())
+}
+
+fn silence(rounds: u32) -> Result<()> {
     println!("Silence of a VIP that is asked for every 5 ms, in ms:\n");
     println!("{:<26} {:>5} {:>8} {:>8} {:>8}  to reach", "", "runs", "p50", "p99", "max");
     for (lease, goal) in LEASES {
@@ -33,8 +59,6 @@ fn main() -> Result<()> {
         let moves = (0..rounds.div_ceil(5)).map(|_| planned(&mut fleet)).collect::<Result<Vec<_>>>()?;
         show(&format!("planned, lease {lease}"), moves, "20 ms");
     }
-    let load = fs::read_to_string("/proc/loadavg")?;
-    println!("\nload at the end {}", load.trim());
     Ok(())
 }
 
