@@ -58,6 +58,7 @@ use crate::{
         plan::{Plan, VipAt},
     },
     journal::Happening,
+    metrics::{self, Counts},
     net::{boot, link::NetState, packet::PacketSender, watch::NetError},
 };
 
@@ -105,6 +106,8 @@ pub struct Options {
     pub capacity: u32,
     /// Log each frame that is looked at.
     pub ebpf_log: bool,
+    /// Metrics and health.
+    pub metrics: metrics::Options,
 }
 
 /// Everything the agent holds.
@@ -137,6 +140,8 @@ struct Agent {
     /// When the deadline was last extended.
     beaten: Duration,
     journal: broadcast::Sender<Happening>,
+    /// What is told there, counted.
+    counts: Arc<Counts>,
     started: Duration,
     joined: usize,
     burst_frames: u64,
@@ -160,6 +165,7 @@ impl Agent {
             groups: Joiner::start()?,
             bursts: Bursts::new(options.burst),
             journal: broadcast::channel(4096).0,
+            counts: Arc::new(Counts::new(matches!(source, Source::Cluster(_)))),
             started: now(),
             pins,
             object,
@@ -213,6 +219,7 @@ impl Agent {
         let Signals { mut end, mut hangup } = signals;
         let mut events = Events::open(&self.pins, &mut self.object, self.options.ebpf_log)?;
         let (requests, mut asked) = mpsc::channel::<StatusRequest>(16);
+        let _serving = self.serve_metrics(requests.clone());
         let serve = server.serve(requests, self.journal.clone());
         tokio::pin!(serve, follower);
         let mut heartbeat = interval(self.options.fence.interval());
@@ -290,6 +297,7 @@ impl Agent {
 
     fn tell(&self, happening: Happening) {
         happening.log();
+        self.counts.count(&happening);
         self.journal.send(happening).ok(); // nobody may be watching
     }
 

@@ -1,6 +1,7 @@
 //! Arguments and exit codes.
 
 mod cluster;
+mod metrics;
 mod operator;
 
 use std::{
@@ -20,6 +21,7 @@ use responder_common::layout::DEFAULT_VIPS;
 
 use self::{
     cluster::ClusterArgs,
+    metrics::MetricsArgs,
     operator::{
         CLAIMS_EXAMPLES, ClaimsArgs, DRAIN_EXAMPLES, DrainArgs, REBALANCE_EXAMPLES, RebalanceArgs,
         STATUS_EXAMPLES, StatusArgs,
@@ -200,6 +202,8 @@ struct RunArgs {
     #[arg(long, env = "RESPONDER_LOG_FORMAT", value_enum, default_value = "text")]
     log_format: LogFormat,
     #[command(flatten)]
+    metrics: MetricsArgs,
+    #[command(flatten)]
     cluster: ClusterArgs,
 }
 
@@ -269,6 +273,7 @@ impl RunArgs {
             capacity,
             ebpf_log,
             log_format,
+            metrics,
             cluster,
         } = self;
         telemetry::init(log_format, ebpf_log);
@@ -279,6 +284,7 @@ impl RunArgs {
             ))
             .into());
         }
+        let metrics = metrics.options(file.is_none());
         let from = match file {
             Some(file) => agent::From::File(file),
             None => agent::From::Cluster(Box::new(cluster.options()?)),
@@ -294,6 +300,7 @@ impl RunArgs {
             on_exit,
             capacity,
             ebpf_log,
+            metrics,
         };
         block_on(agent::run(options))??;
         Ok(ExitCode::SUCCESS)

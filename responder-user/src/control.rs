@@ -23,7 +23,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{datapath::xdp::Attempt, decision::services::Rules, journal::Happening};
+use crate::{
+    datapath::xdp::Attempt,
+    decision::services::{Refused, Rules},
+    journal::Happening,
+};
 
 /// How long a client or the agent may take for a line.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -95,6 +99,15 @@ pub struct LeadershipStatus {
     pub deadline_left_ms: Option<i64>,
     /// What was told last, oldest first: age in ms, and the sentence.
     pub notes: Vec<(u64, String)>,
+    /// How many addresses somebody should announce.
+    #[serde(default)]
+    pub wanted: usize,
+    /// Those that no node may announce: none has a ready endpoint.
+    #[serde(default)]
+    pub without_node: Vec<IpAddr>,
+    /// Addresses of Services that nobody may announce, and why.
+    #[serde(default)]
+    pub refused: Vec<(Refused, String)>,
 }
 
 /// A link as the agent sees it.

@@ -12,6 +12,7 @@
 //! * [`net`]: interfaces, netlink, multicast groups, packets.
 //! * [`agent`]: the loop that puts them together.
 //! * [`control`] and [`journal`]: what the agent tells others, and how.
+//! * [`metrics`]: that for machines: metrics and health over HTTP.
 //! * [`overview`]: a whole cluster at a glance; [`operator`]: read for commands.
 //! * [`status`], [`drain`], [`rebalance`], [`recount`], [`check`], [`detach`]: the operator's other commands.
 //! * [`telemetry`]: the log.
@@ -27,6 +28,7 @@ pub mod decision;
 pub mod detach;
 pub mod drain;
 pub mod journal;
+pub mod metrics;
 pub mod net;
 mod notes;
 pub mod operator;

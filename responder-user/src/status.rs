@@ -236,7 +236,12 @@ fn until_closed(printed: io::Result<()>) -> io::Result<()> {
     }
 }
 
-fn collect(pins: &Pins, agent: Option<AgentStatus>) -> Result<Status> {
+/// The status of this host: what the maps say, and what the agent does.
+///
+/// # Errors
+///
+/// If the maps cannot be read.
+pub(crate) fn collect(pins: &Pins, agent: Option<AgentStatus>) -> Result<Status> {
     let maps = Maps::open(pins)?;
     let now = boot::now_ns();
     let fence = maps.fence();

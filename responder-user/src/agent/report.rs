@@ -1,9 +1,29 @@
 //! What the agent says of itself.
 
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
 use super::{Agent, now, source::Source};
-use crate::control::{AgentStatus, LinkStatus};
+use crate::{
+    control::{AgentStatus, LinkStatus, StatusRequest},
+    metrics::{self, Address, Serving, Snapshots},
+};
 
 impl Agent {
+    /// Serves metrics and health until what is returned is dropped. That it cannot does not end the agent.
+    pub(super) fn serve_metrics(&self, requests: mpsc::Sender<StatusRequest>) -> Option<Serving> {
+        let options = self.options.metrics;
+        if options.address == Address::Nowhere {
+            return None;
+        }
+        let snapshots = Snapshots::new(self.pins.clone(), requests);
+        let started = metrics::start(options, snapshots, Arc::clone(&self.counts));
+        started
+            .inspect_err(|error| tracing::error!(%error, "metrics and health are not served: no thread"))
+            .ok()
+    }
+
     /// The status for `responder status`.
     pub(super) fn report(&self) -> AgentStatus {
         let at = now();

@@ -3,7 +3,11 @@
 #[cfg(test)]
 mod tests;
 
-use std::{num::NonZeroU16, sync::Arc, time::Duration};
+use std::{
+    num::NonZeroU16,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
 use kube::{
@@ -29,6 +33,7 @@ use super::{
     outcome::{Asked, outcome, reason},
     owed::Owed,
 };
+use crate::metrics::Renewals;
 
 /// Does the machine's writes and reads, each as soon as it is asked for, and tells how they ended.
 #[derive(Clone)]
@@ -40,6 +45,7 @@ pub struct Writer {
     timeout: Duration,
     known: Known,
     tell: UnboundedSender<Arrival>,
+    renewals: Renewals,
 }
 
 /// An HTTP answer.
@@ -60,7 +66,22 @@ impl Writer {
         tell: UnboundedSender<Arrival>,
     ) -> Self {
         let leases = Request::new(Lease::url_path(&(), Some(namespace)));
-        Self { lines, leases, claims, timeout: times.request_timeout(), known, tell }
+        Self {
+            lines,
+            leases,
+            claims,
+            timeout: times.request_timeout(),
+            known,
+            tell,
+            renewals: Renewals::default(),
+        }
+    }
+
+    /// Tells there what renewals take.
+    #[must_use]
+    pub fn timing(mut self, renewals: Renewals) -> Self {
+        self.renewals = renewals;
+        self
     }
 
     /// Begins to do an effect that is for the API server, in a task of its own. Others are given back.
@@ -75,7 +96,11 @@ impl Writer {
                     Outcome::Unknown("the task that wrote it has ended without an outcome".to_owned());
                 let owed = owed(Event::Written { write: id, outcome: unknown });
                 tokio::spawn(async move {
+                    let began = Instant::now();
                     let outcome = writer.write(&named, base, &content, renewal).await;
+                    if renewal {
+                        writer.renewals.observe(&outcome, began.elapsed());
+                    }
                     owed.tell(Event::Written { write: id, outcome });
                 });
             }

@@ -110,6 +110,12 @@ pub struct Pins {
 pub struct Lock(Flock<fs::File>);
 
 impl Pins {
+    /// A directory that is not looked at.
+    #[cfg(test)]
+    pub(crate) fn unchecked(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
     /// The directory as it is, for looking at it.
     ///
     /// # Errors

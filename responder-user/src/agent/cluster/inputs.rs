@@ -61,6 +61,7 @@ impl Agent {
 
     /// The cluster's record is known: the machine begins.
     fn agree(&mut self, terms: Terms) -> Result<()> {
+        let renewals = self.counts.renewals();
         let Some(cluster) = self.cluster_mut() else {
             return Ok(());
         };
@@ -88,7 +89,8 @@ impl Agent {
         let recorder = options.record.as_deref().map(|file| start_record(file, number, &begin));
         let lines = cluster.connected.lines.clone();
         let publisher = Publisher::start(Arc::clone(&lines.writes), options.node.clone());
-        let writer = Writer::new(lines, &options.namespace, claims, &options.times, known, tell);
+        let writer =
+            Writer::new(lines, &options.namespace, claims, &options.times, known, tell).timing(renewals);
         cluster.adopted.clone_from(&adopted);
         cluster.player = Some(Player {
             machine: Machine::new(settings, adopted),
@@ -120,6 +122,7 @@ impl Agent {
                 return;
             }
             Seen::Bad(reason) => {
+                self.counts.bad_record();
                 tracing::error!(%reason, "the cluster's record cannot be understood; what it said before goes on");
                 return;
             }

@@ -9,7 +9,7 @@ use crate::{
     agent::{Agent, now},
     cluster::events::{About, Said},
     control::LeadershipStatus,
-    decision::services::{Changes, Eligible, Refused, ServiceKey},
+    decision::services::{Changes, Refused, ServiceKey},
 };
 
 /// So many notes are remembered.
@@ -78,6 +78,9 @@ impl Cluster {
         let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         let signed = |at: Duration| i64::try_from(at.as_millis()).unwrap_or(i64::MAX);
         let options = &self.options;
+        let demands = self.services.demands();
+        let without_node = demands.iter().filter(|(_, demand)| demand.nodes.is_nobody());
+        let refusals = self.services.refusals().iter();
         LeadershipStatus {
             node: options.node.clone(),
             namespace: options.namespace.clone(),
@@ -93,6 +96,9 @@ impl Cluster {
                 .iter()
                 .map(|(told, text)| (ms(at.saturating_sub(*told)), text.clone()))
                 .collect(),
+            wanted: demands.len(),
+            without_node: without_node.map(|(vip, _)| *vip).collect(),
+            refused: refusals.map(|(refused, reason)| (refused.clone(), reason.clone())).collect(),
         }
     }
 
@@ -115,7 +121,7 @@ impl Cluster {
 
     fn say_without_endpoint(&self, vip: IpAddr) {
         if let Some(demand) = self.services.demands().get(&vip)
-            && demand.nodes == Eligible::Only(BTreeSet::new())
+            && demand.nodes.is_nobody()
             && self.is_speaker(Some(vip))
         {
             for service in &demand.services {

@@ -66,6 +66,12 @@ pub enum Eligible {
 }
 
 impl Eligible {
+    /// Whether no node may.
+    #[must_use]
+    pub fn is_nobody(&self) -> bool {
+        matches!(self, Self::Only(nodes) if nodes.is_empty())
+    }
+
     /// Whether `node` may.
     #[must_use]
     pub fn allows(&self, node: &str) -> bool {

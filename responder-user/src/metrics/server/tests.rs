@@ -1,0 +1,110 @@
+use std::path::Path;
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::mpsc,
+};
+
+use super::*;
+use crate::{
+    control::{AgentStatus, StatusRequest},
+    datapath::pins::Pins,
+    metrics::Address,
+};
+
+/// A server without maps, and what it asks the agent.
+async fn server() -> (std::net::SocketAddr, mpsc::Receiver<StatusRequest>) {
+    let (requests, asked) = mpsc::channel(16);
+    let options = Options { address: Address::Nowhere, per_vip: 0 };
+    let pins = Pins::unchecked(Path::new("/nonexistent/responder"));
+    let server =
+        Server { options, snapshots: Snapshots::new(pins, requests), counts: Arc::new(Counts::new(true)) };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, Arc::new(server)));
+    (address, asked)
+}
+
+/// An agent that answers for ever.
+fn agent(mut asked: mpsc::Receiver<StatusRequest>) {
+    tokio::spawn(async move {
+        while let Some(reply) = asked.recv().await {
+            reply.send(AgentStatus::default()).ok();
+        }
+    });
+}
+
+async fn ask(address: std::net::SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("{request} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn paths_and_methods() {
+    let (address, asked) = server().await;
+    agent(asked);
+    for (request, code, words) in [
+        ("GET /livez", "200 OK", "ok\n"),
+        ("HEAD /livez", "200 OK", ""),
+        ("GET /", "404 Not Found", "/metrics, /livez, /readyz, /state"),
+        ("POST /livez", "405 Method Not Allowed", "allow: GET, HEAD"),
+        ("GET /metrics", "503 Service Unavailable", "the maps cannot be read"),
+        ("GET /readyz", "503 Service Unavailable", "the maps cannot be read"),
+        ("GET /state", "503 Service Unavailable", "the maps cannot be read"),
+    ] {
+        let answer = ask(address, request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code}\r\n")), "{request}: {answer}");
+        assert!(answer.contains(words), "{request}: {answer}");
+        assert!(answer.contains("connection: close"), "{request}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn clients_that_say_nothing_keep_nobody_out() {
+    let (address, asked) = server().await;
+    agent(asked);
+    let mut silent = Vec::new();
+    for _ in 0..2 * CONNECTIONS {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    assert!(ask(address, "GET /livez").await.starts_with("HTTP/1.1 200"));
+    // The first ones were given up for those that came later.
+    let mut rest = Vec::new();
+    silent[0].read_to_end(&mut rest).await.ok(); // a reset will do
+    assert!(rest.is_empty());
+}
+
+#[tokio::test]
+async fn a_loop_that_does_not_answer_is_not_alive() {
+    let (address, _asked) = server().await;
+    let answer = ask(address, "GET /livez").await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.contains("loop does not answer"), "{answer}");
+}
+
+#[tokio::test]
+async fn many_clients_are_few_questions() {
+    const CLIENTS: usize = 200;
+    let (requests, mut asked) = mpsc::channel::<StatusRequest>(16);
+    let snapshots = Snapshots::new(Pins::unchecked(Path::new("/nonexistent")), requests);
+    let clients = async {
+        for _ in 0..CLIENTS {
+            assert!(snapshots.agent().await.is_some());
+        }
+    };
+    let mut questions = 0;
+    let agent = async {
+        while let Some(reply) = asked.recv().await {
+            questions += 1;
+            reply.send(AgentStatus::default()).ok();
+        }
+    };
+    tokio::select! {
+        () = clients => {}
+        () = agent => panic!("the server does not ask any more"),
+    }
+    assert!((1..CLIENTS).contains(&questions), "{questions} questions");
+}
