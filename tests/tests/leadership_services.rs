@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use responder_lab::{Cluster, Endpoint, Service, cluster_or_skip, wait_until};
+use responder_lab::{Cluster, Endpoint, Service, cluster_or_skip, http_get, wait_until};
 use responder_tests::{
     fleet::{Fleet, SETTLED, vips},
     scenario::play,
@@ -83,6 +83,24 @@ fn event(fleet: &Fleet, service: &str, reason: &str, text: &str) -> Result<()> {
     .with_context(|| last.clone())
 }
 
+/// Waits until the metrics of all nodes have this series with this value, and all nodes are ready.
+fn metric(fleet: &Fleet, series: &str, value: f64) -> Result<()> {
+    let client = fleet.cluster.host("c").ns();
+    for node in fleet.cluster.nodes() {
+        let address = (node.address(), 7490).into();
+        let mut last = String::new();
+        let found = wait_until(&format!("{series} {value} at {}", node.name()), SETTLED, || {
+            let metrics = http_get(client, address, "/metrics").ok()?;
+            last.clone_from(&metrics.body);
+            (metrics.metric(series) == Some(value)).then_some(())
+        });
+        found.with_context(|| last.clone())?;
+        let ready = http_get(client, address, "/readyz")?;
+        ensure!(ready.code == 200, "{} is not ready: {}", node.name(), ready.body);
+    }
+    Ok(())
+}
+
 fn local(fleet: &mut Fleet) -> Result<()> {
     watching(fleet, &[vip(210)], |fleet| {
         let service = Service::new("local").vips(&[vip(210)]).local();
@@ -99,9 +117,11 @@ fn local(fleet: &mut Fleet) -> Result<()> {
         fleet.cluster.service(&service.clone().endpoints(&[Endpoint::not_ready("n3")]))?;
         silent(fleet, vip(210))?;
         event(fleet, "local", "NotAnnounced", "no ready endpoint")?;
+        metric(fleet, "responder_vips_without_eligible_node", 1.0)?;
         fleet.cluster.service(&service.on(&["n2"]))?;
         fleet.wait_owner(vip(210), "n2")?;
         event(fleet, "local", "Announcing", "n2")?;
+        metric(fleet, "responder_vips_without_eligible_node", 0.0)?;
         // Its node crashes; another has an endpoint, and takes over.
         fleet.cluster.service(&Service::new("local").vips(&[vip(210)]).local().on(&["n2", "n3"]))?;
         fleet.wait_owner(vip(210), "n2")?;
@@ -211,6 +231,7 @@ fn refused(fleet: &mut Fleet) -> Result<()> {
             fleet.cluster.service(&Service::new(&name).vips(&[*wrong, fine]).on(&["n1"]))?;
             event(fleet, &name, "NotAnnounced", &wrong.to_string())?;
         }
+        metric(fleet, "responder_refused_vips{reason=\"gateway\"}", 1.0)?;
         fleet.owner(fine)?;
         println!("{}", fleet.cluster.kubectl(&["get", "events"])?);
         for (n, wrong) in wrong.iter().enumerate() {

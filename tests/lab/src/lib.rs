@@ -30,6 +30,7 @@ mod capture;
 mod cleanup;
 mod cluster;
 pub mod frames;
+mod http;
 mod lab;
 mod mac;
 mod neigh;
@@ -59,6 +60,7 @@ pub use cluster::{
     Api, Audit, Cluster, ClusterAgent, ClusterBuilder, ClusterNode, Cut, ENDPOINT_PORT, Endpoint, Mark,
     NAMESPACE, ProxyMode, Request, Server, Service, cluster_or_skip,
 };
+pub use http::{HttpAnswer, http_get};
 pub use lab::{Builder, Lab, namespaces};
 pub use mac::Mac;
 pub use neigh::{Change, Neighbour, NeighbourWatch, neighbour, neighbours, resolve};
