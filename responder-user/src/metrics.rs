@@ -20,7 +20,7 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use prometheus_client::{encoding::text, registry::Registry};
 
@@ -49,7 +49,7 @@ pub struct Options {
 /// All metrics as OpenMetrics text.
 fn encode(snapshot: &Snapshot, counts: &Counts, per_vip: usize) -> Result<String, fmt::Error> {
     let mut now = Registry::with_prefix(PREFIX);
-    now.register_collector(Box::new(View { snapshot: snapshot.clone(), per_vip }));
+    now.register_collector(Box::new(View { snapshot: Arc::clone(snapshot), per_vip }));
     let mut out = String::new();
     text::encode_registry(&mut out, &now)?;
     counts.encode(&mut out)?;

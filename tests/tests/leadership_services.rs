@@ -87,7 +87,7 @@ fn event(fleet: &Fleet, service: &str, reason: &str, text: &str) -> Result<()> {
 fn metric(fleet: &Fleet, series: &str, value: f64) -> Result<()> {
     let client = fleet.cluster.host("c").ns();
     for node in fleet.cluster.nodes() {
-        let address = (node.address(), 7490).into();
+        let address = (fleet.cluster.host(node.name()).nics()[0].v4, 7490).into();
         let mut last = String::new();
         let found = wait_until(&format!("{series} {value} at {}", node.name()), SETTLED, || {
             let metrics = http_get(client, address, "/metrics").ok()?;

@@ -23,8 +23,10 @@ use crate::journal::Happening;
 /// Upper ends of the renewals' buckets, in s: lease durations are from 0.5 to 60 s, and an answer takes some ms.
 const BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
+/// One label's name and value.
+type Label = [(&'static str, &'static str); 1];
 /// Counters by the value of one label.
-type By = Family<[(&'static str, &'static str); 1], Counter>;
+type By = Family<Label, Counter>;
 
 /// What has happened so far.
 #[derive(Debug)]
@@ -51,7 +53,7 @@ pub struct Counts {
 
 /// Times of renewals.
 #[derive(Clone, Debug)]
-pub struct Renewals(Family<[(&'static str, &'static str); 1], Histogram, fn() -> Histogram>);
+pub struct Renewals(Family<Label, Histogram, fn() -> Histogram>);
 
 impl Default for Renewals {
     fn default() -> Self {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use prometheus_client::{
-    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder},
+    encoding::{DescriptorEncoder, EncodeMetric as _, MetricEncoder},
     metrics::{counter::ConstCounter, gauge::ConstGauge},
     registry::Unit,
 };
