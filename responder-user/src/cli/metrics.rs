@@ -9,7 +9,7 @@ use crate::metrics::{self, Address, DEFAULT_PORT};
 #[command(next_help_heading = "Metrics and health")]
 pub(super) struct MetricsArgs {
     /// Where /metrics, /livez, /readyz and /state are served: ADDRESS:PORT, :PORT for all addresses of the host, "" for
-    /// nowhere. The default is :7490 in a cluster and nowhere with --static.
+    /// nowhere. The default is :7490 in a cluster, else nowhere.
     #[arg(long, env = "RESPONDER_METRICS_ADDRESS", value_name = "ADDRESS")]
     metrics_address: Option<Address>,
     /// So many addresses, the first, have series of their own in /metrics.
