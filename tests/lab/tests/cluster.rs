@@ -240,12 +240,14 @@ fn a_crash_ends_all_and_a_boot_begins_anew() {
     let client = cluster.host("c").ns();
     let reached = |name: &str| tools::ping(client, IpAddr::V4(cluster.host(name).nics()[0].v4)).unwrap();
     assert!(reached("n1"));
+    let macs = ["eth0", "mgmt0"].map(|name| cluster.host("n1").ns().mac(name).unwrap());
     cluster.crash("n1").unwrap();
     assert!(process.try_wait().unwrap().is_some());
     assert!(!reached("n1") && reached("n2"));
     assert!(node.check(&["true"]).is_err());
     cluster.boot("n1").unwrap();
     wait_until("ping", SOON, || reached("n1").then_some(())).unwrap();
+    assert_eq!(["eth0", "mgmt0"].map(|name| cluster.host("n1").ns().mac(name).unwrap()), macs);
     assert_eq!(
         node.check(&["ls", "/run"]).unwrap().split_whitespace().collect::<Vec<_>>(),
         ["lock", "netns"]

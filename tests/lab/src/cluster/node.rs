@@ -113,11 +113,12 @@ impl ClusterNode {
         format!("m-{}", self.name)
     }
 
-    /// Connects it to the management network; `nodes` is how many there are, `router` the way out.
+    /// Connects it to the management network; `nodes` is how many there are, `router` the way out. It keeps its
+    /// hardware address when it is switched off and on, as computers do: others may still know it.
     pub(super) fn connect(&self, node: &Node, management: &NetNs, nodes: u8, router: &Node) -> Result<()> {
         let (port, number) = (self.port(), self.number);
         management.ip(&format!(
-            "link add {port} type veth peer name mgmt0 netns {}\n\
+            "link add {port} type veth peer name mgmt0 address 02:00:00:00:4d:{number:02x} netns {}\n\
              link set {port} master br0\n\
              link set {port} up",
             node.ns().name()
