@@ -10,7 +10,7 @@ use crate::{build, step::step};
 ///
 /// Plays a million random schedules against the agents' own state machine and a model of the API server, of the
 /// datapaths and of time, and checks that at no instant two nodes answer for one address and that clusters recover.
-/// --help after -- shows what else there is: one schedule in detail, other seeds, every state of small clusters.
+/// --help shows what else there is: one schedule in detail, other seeds, every state of small clusters.
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Arguments {
