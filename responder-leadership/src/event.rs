@@ -18,8 +18,11 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Via {
-    /// By the watch, or the list that a watch begins with.
+    /// By the watch, which shows everything in the order in which it was written.
     Watch,
+    /// By the list that a watch begins with. It has an order of its own: what was written before an object that is seen
+    /// may come after it, until [`Event::Synced`].
+    List,
     /// By reading this one object.
     Read,
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, num::NonZeroU16, time::Duration};
 use responder_leadership::{
     event::{Effect, Event, Outcome, Via},
     id::{Incarnation, Object, Version},
-    lease::{Content, Seen, Session},
+    lease::{Claim, Content, Seen, Session},
     machine::{Adopted, Machine},
     settings::{Settings, Times},
 };
@@ -121,4 +121,49 @@ fn an_old_list_does_not_end_what_the_predecessor_answers() {
     let echo = Event::Session { node, version: Version(2), seen: Seen::Good(renewed), via: Via::Watch };
     let effects = successor.handle(later + Duration::from_millis(10), echo);
     assert!(effects.iter().any(|e| matches!(e, Effect::Deadline(at) if *at > later)), "{effects:?}");
+}
+
+/// A list has an order of its own, and may show this session's last renewal before what others have taken long ago: only
+/// the whole list says that all is seen. Found by the simulation (seed 866651): a claim deleted and made anew
+/// while its holder heard nothing, so that nobody revoked its session; back again, it renewed it and listed.
+#[test]
+fn an_echo_in_a_list_says_nothing_of_the_rest_of_it() {
+    let (_, session) = first_session(&mut machine(None));
+    let node = session.id.node.clone();
+    let adopted = Adopted {
+        incarnation: session.id.incarnation,
+        groups: BTreeSet::from([0]),
+        vips: BTreeSet::from([[192, 0, 2, 1].into()]),
+    };
+    let mut holder = machine(Some(adopted));
+    let told =
+        |version, seen, via| Event::Session { node: node.clone(), version: Version(version), seen, via };
+    let written_by = (session.id.clone(), 1);
+    let claim = Claim { holder: Some(session.id.clone()), exceptions: [].into(), written: written_by };
+    holder.handle(START, told(1, Seen::Good(session), Via::List));
+    let held = Event::Claim { group: 0, version: Version(2), seen: Seen::Good(claim), via: Via::List };
+    holder.handle(START, held);
+    let renewal = |(_, object, _): &(u64, Object, Content)| matches!(object, Object::Session(_));
+    let effects = holder.handle(START, Event::Synced { listed_at: START });
+    let (write, _, _) = written(&effects).into_iter().find(renewal).unwrap();
+    holder.handle(START, Event::Written { write, outcome: Outcome::Unknown("no answer".to_owned()) });
+    // Long after its deadline a renewal succeeds: nobody has revoked the session.
+    let late = START + LEASE * 10;
+    let mut at = late;
+    let (write, renewed) = loop {
+        let effects = holder.handle(at, Event::Tick);
+        if let Some((write, _, Content::Session(renewed))) = written(&effects).into_iter().find(renewal) {
+            break (write, renewed);
+        }
+        at += Duration::from_millis(10);
+        assert!(at < late + LEASE, "it goes on renewing");
+    };
+    let ahead =
+        |effects: &[Effect]| effects.iter().any(|e| matches!(e, Effect::Deadline(until) if *until > at));
+    let effects = holder.handle(at, Event::Written { write, outcome: Outcome::Done(Version(9)) });
+    assert!(!ahead(&effects), "what others have taken meanwhile is not seen: {effects:?}");
+    let effects = holder.handle(at, told(9, Seen::Good(renewed), Via::List));
+    assert!(!ahead(&effects), "the claims of the same list are not seen: {effects:?}");
+    let effects = holder.handle(at, Event::Synced { listed_at: at });
+    assert!(ahead(&effects), "now all is seen: {effects:?}");
 }

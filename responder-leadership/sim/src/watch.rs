@@ -62,14 +62,21 @@ impl World {
 
     fn tell_change(&mut self, host: usize, index: usize) {
         let change = self.api.log()[index].clone();
-        self.tell_object(host, &change.object, change.version, change.now.as_deref());
+        self.tell_object(host, &change.object, change.version, change.now.as_deref(), Via::Watch);
     }
 
-    fn tell_object(&mut self, host: usize, object: &Object, version: Version, stored: Option<&Stored>) {
+    fn tell_object(
+        &mut self,
+        host: usize,
+        object: &Object,
+        version: Version,
+        stored: Option<&Stored>,
+        via: Via,
+    ) {
         let Some(agent) = &mut self.hosts[host].agent else { return };
         let known = agent.told.entry(object.clone()).or_default();
         *known = version.max(*known);
-        self.offer(host, told(object, version, stored, Via::Watch), true);
+        self.offer(host, told(object, version, stored, via), true);
     }
 
     /// An old change is told again.
@@ -164,10 +171,10 @@ impl World {
             .collect();
         for (object, version, stored) in &list.objects {
             let stored = Arc::clone(stored);
-            self.tell_object(host, object, *version, Some(&stored));
+            self.tell_object(host, object, *version, Some(&stored), Via::List);
         }
         for (object, version) in gone {
-            self.tell_object(host, &object, version, None);
+            self.tell_object(host, &object, version, None, Via::List);
         }
         self.offer(host, Event::Synced { listed_at }, true);
         // The agent may have died of what it was told.

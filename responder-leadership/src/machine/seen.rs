@@ -108,7 +108,7 @@ impl Machine {
             Via::Read => self.note_read(&Object::Session(node.clone()), version),
             // An echo counts also where the response to the write was faster.
             Via::Watch if *node == self.settings.node => self.note_echo(version, &seen),
-            Via::Watch => {}
+            Via::Watch | Via::List => {}
         }
         self.see_session(node, version, seen);
     }
@@ -216,8 +216,7 @@ impl Machine {
     }
 
     fn note_synced(&mut self, listed_at: Duration) {
-        self.watched_until = self.watched_until.max(listed_at);
-        self.watch_works = true;
+        self.note_listed(listed_at);
         if self.synced_at.is_some() {
             return;
         }

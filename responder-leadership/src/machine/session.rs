@@ -85,6 +85,16 @@ impl Machine {
         }
     }
 
+    /// Takes note that a list is complete: all that was committed before it was asked for was seen. Not before: it may show
+    /// this session's last renewal, and then a claim that others have taken long ago.
+    pub(super) fn note_listed(&mut self, listed_at: Duration) {
+        self.watch_works = true;
+        self.watched_until = self.watched_until.max(listed_at);
+        if let Own::In(held) = &mut self.own {
+            held.unseen = held.unseen.filter(|at| *at > self.watched_until);
+        }
+    }
+
     pub(super) fn note_renewed(&mut self, session: &Session, sent_at: Duration) {
         let interval = self.interval(session.duration);
         let at = if self.has(Flaw::DeadlineFromArrival) { self.now } else { sent_at };

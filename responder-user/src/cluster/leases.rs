@@ -117,16 +117,16 @@ impl LeaseSink {
             }
             Step::Listed(lease) => {
                 self.listed.extend(lease.metadata.name.clone());
-                self.found(lease)
+                self.found(lease, Via::List)
             }
-            Step::Applied(lease) => self.found(lease),
+            Step::Applied(lease) => self.found(lease, Via::Watch),
             Step::Deleted(lease) => self.deleted(&lease),
             Step::Synced { began, version } => {
                 let Some(version) = parse_version(&version) else {
                     return self.send(Arrival::Unusable(BadVersion::of("the list of the Leases", &version)));
                 };
                 for (named, version) in self.known.retain(&self.listed, version) {
-                    self.absent(&named, version)?;
+                    self.absent(&named, version, Via::List)?;
                 }
                 self.listed.clear();
                 self.send(Arrival::Event(Event::Synced { listed_at: began }))
@@ -134,7 +134,7 @@ impl LeaseSink {
         }
     }
 
-    fn found(&self, lease: Lease) -> Result<(), Gone> {
+    fn found(&self, lease: Lease, via: Via) -> Result<(), Gone> {
         let version = match self.known.learn(lease.clone()) {
             Ok(version) => version,
             Err(error) => return self.send(Arrival::Unusable(error)),
@@ -145,7 +145,7 @@ impl LeaseSink {
         if named == Named::Cluster {
             return self.send(Arrival::Record { version, seen: codec::decode_record(&lease) });
         }
-        match codec::event(&lease, &named, version, self.claims, Via::Watch) {
+        match codec::event(&lease, &named, version, self.claims, via) {
             Some(event) => self.send(Arrival::Event(event)),
             None => Ok(()),
         }
@@ -158,14 +158,14 @@ impl LeaseSink {
         };
         let name = lease.metadata.name.as_deref().unwrap_or_default();
         self.known.forget(name, version);
-        Named::parse(name).map_or(Ok(()), |named| self.absent(&named, version))
+        Named::parse(name).map_or(Ok(()), |named| self.absent(&named, version, Via::Watch))
     }
 
-    fn absent(&self, named: &Named, version: Version) -> Result<(), Gone> {
+    fn absent(&self, named: &Named, version: Version, via: Via) -> Result<(), Gone> {
         if *named == Named::Cluster {
             return self.send(Arrival::Record { version, seen: Seen::Absent });
         }
-        match codec::absence(named, version, self.claims, Via::Watch) {
+        match codec::absence(named, version, self.claims, via) {
             Some(event) => self.send(Arrival::Event(event)),
             None => Ok(()),
         }
@@ -205,13 +205,14 @@ mod tests {
     /// What was told, short: names, versions, and whether it is there.
     fn told(receiver: &mut UnboundedReceiver<Arrival>) -> Vec<String> {
         let there = |there: bool| if there { "" } else { " gone" };
+        let by = |via| if via == Via::List { " listed" } else { "" };
         std::iter::from_fn(|| receiver.try_recv().ok())
             .map(|arrival| match arrival {
-                Arrival::Event(Event::Session { node, version, seen, via: Via::Watch }) => {
-                    format!("{node} {}{}", version.0, there(seen != Seen::Absent))
+                Arrival::Event(Event::Session { node, version, seen, via }) => {
+                    format!("{node} {}{}{}", version.0, there(seen != Seen::Absent), by(via))
                 }
-                Arrival::Event(Event::Claim { group, version, seen, via: Via::Watch }) => {
-                    format!("{group} {}{}", version.0, there(seen != Seen::Absent))
+                Arrival::Event(Event::Claim { group, version, seen, via }) => {
+                    format!("{group} {}{}{}", version.0, there(seen != Seen::Absent), by(via))
                 }
                 Arrival::Event(Event::Synced { listed_at }) => format!("synced {listed_at:?}"),
                 Arrival::Record { version, seen } => {
@@ -238,7 +239,10 @@ mod tests {
         sink.known.learn(lease("session-n3", "9")).unwrap();
         sink.known.learn(lease("session-n2", "7")).unwrap();
         take(&mut sink, [Step::Listing, Step::Listed(lease("session-n1", "5")), synced("8")]);
-        assert_eq!(told(&mut receiver), ["n1 5", "3 5 gone", "record 5 gone", "n2 7 gone", "synced 1s"]);
+        assert_eq!(
+            told(&mut receiver),
+            ["n1 5 listed", "3 5 gone listed", "record 5 gone", "n2 7 gone listed", "synced 1s"]
+        );
         let known: Vec<_> = sink.known.all().into_iter().filter_map(|lease| lease.metadata.name).collect();
         assert_eq!(known, ["session-n1", "session-n3"]);
     }
@@ -249,7 +253,10 @@ mod tests {
         take(&mut sink, [Step::Applied(lease("session-n1", "5")), Step::Listing]);
         take(&mut sink, [Step::Listed(lease("session-n2", "6")), Step::Listing]);
         take(&mut sink, [Step::Listed(lease("session-n1", "5")), synced("8")]);
-        assert_eq!(told(&mut receiver), ["n1 5", "n2 6", "n1 5", "n2 6 gone", "synced 1s"]);
+        assert_eq!(
+            told(&mut receiver),
+            ["n1 5", "n2 6 listed", "n1 5 listed", "n2 6 gone listed", "synced 1s"]
+        );
     }
 
     /// Late events are told as they come: the machine puts them in order, and they show that the watch lives.

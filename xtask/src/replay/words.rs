@@ -96,6 +96,7 @@ pub(super) fn effect(effect: &Effect) -> String {
 const fn by(via: Via) -> &'static str {
     match via {
         Via::Watch => "by the watch",
+        Via::List => "by a list",
         Via::Read => "by reading it",
     }
 }

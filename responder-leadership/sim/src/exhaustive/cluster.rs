@@ -193,7 +193,7 @@ impl Cluster {
         let list = self.api.list();
         self.nodes[node].next = self.api.after(list.version);
         for (object, version, stored) in &list.objects {
-            let via = responder_leadership::event::Via::Watch;
+            let via = responder_leadership::event::Via::List;
             self.tell(node, crate::api::told(object, *version, Some(stored), via));
         }
         self.tell(node, Event::Synced { listed_at: now });
