@@ -149,6 +149,8 @@ pub struct Machine {
     own: Own,
     /// The last incarnation that this machine itself had.
     had: Option<Incarnation>,
+    /// The latest incarnation of this node that was ever seen, another host's of the same name included.
+    latest: Incarnation,
     peers: BTreeMap<NodeName, Peer>,
     claims: Vec<View<Claim>>,
     pending: BTreeMap<Object, Pending>,
@@ -208,6 +210,7 @@ impl Machine {
             patient_until: Duration::ZERO,
             own: Own::Out,
             had: None,
+            latest: Incarnation::default(),
             peers: BTreeMap::new(),
             claims: vec![View::unseen(Duration::ZERO); claims],
             pending: BTreeMap::new(),

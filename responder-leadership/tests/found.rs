@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, num::NonZeroU16, time::Duration};
 
 use responder_leadership::{
     event::{Effect, Event, Outcome, Via},
-    id::{Incarnation, Object, Version},
+    id::{Incarnation, Object, SessionId, Version},
     lease::{Claim, Content, Seen, Session},
     machine::{Adopted, Machine},
     settings::{Settings, Times},
@@ -166,4 +166,54 @@ fn an_echo_in_a_list_says_nothing_of_the_rest_of_it() {
     assert!(!ahead(&effects), "the claims of the same list are not seen: {effects:?}");
     let effects = holder.handle(at, Event::Synced { listed_at: at });
     assert!(ahead(&effects), "now all is seen: {effects:?}");
+}
+
+/// A host of the same name, whose clock is ahead, had a session that was deleted. Others may still have it in mind when
+/// this node takes something: a session with an earlier incarnation would be dead for them. Found by the simulation
+/// (seed 572932).
+#[test]
+fn a_new_incarnation_is_later_than_any_that_was_seen() {
+    let mut machine = machine(None);
+    let (write, own) = first_session(&mut machine);
+    let ahead = Incarnation(own.id.incarnation.0 + 11_000);
+    let twin = Session {
+        id: SessionId { incarnation: ahead, ..own.id.clone() },
+        datapath: "other maps".to_owned(),
+        ..own.clone()
+    };
+    let node = own.id.node;
+    let told = |version, seen| Event::Session {
+        node: node.clone(),
+        version: Version(version),
+        seen,
+        via: Via::Watch,
+    };
+    let mut events = vec![
+        told(3, Seen::Absent),
+        told(2, Seen::Good(twin)),
+        Event::Written { write, outcome: Outcome::Done(Version(1)) },
+    ];
+    let mut at = START;
+    let begun = loop {
+        let effects = machine.handle(at, events.pop().unwrap_or(Event::Tick));
+        let unread = |effect: &Effect| {
+            let Effect::Read { object, .. } = effect else { return None };
+            Some(Event::Unread { object: object.clone() })
+        };
+        events.extend(effects.iter().filter_map(unread));
+        let begins = |content| match content {
+            Content::Session(session) if session.id.incarnation > own.id.incarnation => Some(session),
+            Content::Session(_) | Content::Claim(_) => None,
+        };
+        let begun = written(&effects).into_iter().find_map(|(write, _, content)| {
+            events.insert(0, Event::Written { write, outcome: Outcome::Conflict });
+            begins(content)
+        });
+        if let Some(session) = begun {
+            break session;
+        }
+        at += Duration::from_millis(10);
+        assert!(at < START + LEASE * 10, "it begins anew");
+    };
+    assert!(begun.id.incarnation > ahead, "{begun:?}");
 }

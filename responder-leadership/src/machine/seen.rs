@@ -129,6 +129,11 @@ impl Machine {
         if !peer.view.accept(version, seen, now) {
             return;
         }
+        if *node == self.settings.node
+            && let Some(session) = peer.view.seen.good()
+        {
+            self.latest = self.latest.max(session.id.incarnation);
+        }
         let after = told(&peer.view.seen);
         let changed = before != after;
         if before.map(|(id, ..)| id) != after.map(|(id, ..)| id) {

@@ -296,8 +296,8 @@ impl Machine {
             self.wake_at(allowed_at);
             return;
         }
-        let last = view.seen.good().map(|session| session.id.incarnation);
-        let last = [last, named, self.had].into_iter().flatten().max().unwrap_or_default();
+        // A later one that others have seen would make this one dead for them, also when its Lease is deleted.
+        let last = [named, self.had].into_iter().flatten().fold(self.latest, Incarnation::max);
         let incarnation = Incarnation(self.wall_ms().max(last.0.saturating_add(1)));
         let idle = self.idle_duration();
         let renewal = self.write_own(incarnation, SessionState::Live, idle);
