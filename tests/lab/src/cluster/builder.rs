@@ -91,7 +91,7 @@ impl ClusterBuilder {
         let lab = Lab::builder().hosts(&hosts).clients(&["c", "r"]).keepable(self.keepable).build()?;
         let management = NetNs::create(format!("{}-mgmt", lab.name()), lab.dir(), self.keepable)?;
         management.ip(&format!(
-            "link add br0 type bridge stp_state 0 forward_delay 0\n\
+            "link add br0 address 02:00:00:00:4d:00 type bridge stp_state 0 forward_delay 0\n\
              addr add {ADDRESS}/24 dev br0\n\
              link set br0 up"
         ))?;
