@@ -87,6 +87,8 @@ struct Peer {
     since: Duration,
     /// Whether it counted as live when this was last looked at.
     lives: bool,
+    /// The last incarnation that was begun or renewed since the first list was complete.
+    seen_alive: Option<Incarnation>,
 }
 
 /// What a write gives away, which must not be answered while the write may still happen.

@@ -103,7 +103,11 @@ impl Machine {
         let turn = self.settings.times.turn();
         let count = u32::try_from(before.len()).unwrap_or(u32::MAX);
         let mut turn_at = since + turn.saturating_mul(count);
-        if let Some(settled_at) = self.settling_until(&before) {
+        // What fails while the cluster runs is no cold start, however new this agent is.
+        let ran = claim.holder.as_ref().is_some_and(|id| {
+            self.peers.get(&id.node).is_some_and(|peer| peer.seen_alive == Some(id.incarnation))
+        });
+        if !ran && let Some(settled_at) = self.settling_until(&before) {
             turn_at = turn_at.max(settled_at + turn.saturating_mul(count));
         }
         if self.now < turn_at {

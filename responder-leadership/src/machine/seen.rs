@@ -121,6 +121,7 @@ impl Machine {
             view: View::unseen(now),
             since: now,
             lives: false,
+            seen_alive: None,
         });
         let told = |seen: &Seen<Session>| {
             seen.good().map(|s| (s.id.clone(), s.state.clone(), s.fitness.clone(), s.reach.clone()))
@@ -129,10 +130,12 @@ impl Machine {
         if !peer.view.accept(version, seen, now) {
             return;
         }
-        if *node == self.settings.node
-            && let Some(session) = peer.view.seen.good()
-        {
-            self.latest = self.latest.max(session.id.incarnation);
+        if let Some(session) = peer.view.seen.good() {
+            if *node == self.settings.node {
+                self.latest = self.latest.max(session.id.incarnation);
+            } else if session.state == SessionState::Live && self.synced_at.is_some() {
+                peer.seen_alive = Some(session.id.incarnation);
+            }
         }
         let after = told(&peer.view.seen);
         let changed = before != after;
