@@ -201,6 +201,35 @@ fn a_dead_node_is_revoked_and_replaced() {
     assert!(writes <= lost + 1 + renewals, "{writes} writes for {lost} claims");
 }
 
+/// It waits for others as in a starting cluster only for what was nobody's when it came.
+#[test]
+fn a_new_node_takes_over_at_once_from_one_that_it_has_seen_alive() {
+    let mut world = World::default();
+    world.start("n1", 16);
+    world.run(LEASE * 3);
+    assert_eq!(world.held("n1"), 16);
+    world.start("n2", 16);
+    world.run(LEASE / 2);
+    world.freeze("n1");
+    world.run(LEASE + Times::of(LEASE).turn() * 2);
+    assert_eq!((world.held("n1"), world.held("n2")), (0, 16));
+}
+
+#[test]
+fn a_new_node_waits_for_others_where_all_were_dead_when_it_came() {
+    let mut world = World::default();
+    world.start("n1", 16);
+    world.run(LEASE * 3);
+    world.freeze("n1");
+    world.run(LEASE * 10);
+    world.start("n2", 16);
+    let settle = Times::of(LEASE).settle();
+    world.run(settle - STEP * 2);
+    assert_eq!(world.held("n2"), 0);
+    world.run(LEASE);
+    assert_eq!(world.held("n2"), 16);
+}
+
 #[test]
 fn who_ends_hands_over() {
     let mut world = World::default();
