@@ -47,7 +47,8 @@ pub struct Options {
 ///
 /// # Errors
 ///
-/// If the record cannot be changed, or a right is missing.
+/// If the record cannot be changed, or a right is missing. Other failures of the API server are waited out until the
+/// timeout.
 pub async fn run(operator: &Operator, Options { claims, timeout }: Options) -> Result<ExitCode> {
     let right = || format!("needs `list, create, update, delete leases` in namespace {}", operator.namespace);
     let record = record::set_claims(&operator.line, &operator.namespace, claims).await.with_context(right)?;
@@ -55,30 +56,24 @@ pub async fn run(operator: &Operator, Options { claims, timeout }: Options) -> R
     let start = Instant::now();
     let mut closed = 0;
     loop {
-        let leases = read::leases(&operator.client, &operator.namespace).await.with_context(right)?;
-        let steps = closing.steps(&leases, start.elapsed());
-        if steps.is_empty() {
-            break;
-        }
-        let mut waits = Vec::new();
-        for step in steps {
-            match step {
-                Step::Delete(lease) => {
-                    closed += u32::from(delete(operator, lease).await.with_context(right)?)
-                }
-                Step::Revoke(id) => revoke(operator, &id, &leases).await.with_context(right)?,
-                Step::Wait { claim, why } => waits.push(format!("{claim} {why}")),
+        let open = match close(operator, &mut closing, start, &mut closed).await {
+            Ok(open) => open,
+            Err(error) if is_final(&error) => return Err(error).with_context(right),
+            // The API server may be restarting, and nothing is announced until this is done.
+            Err(error) => Some(format!("{error:#}")),
+        };
+        match open {
+            None => break,
+            Some(open) if start.elapsed() >= timeout => {
+                say(format!(
+                    "not done: {open}. Nothing is announced until all claims of another number are closed; `responder \
+                     status` and the agents' logs say more. Run this again, which goes on where this ended, or take it \
+                     back by the number of before"
+                ))?;
+                return Ok(ExitCode::from(UNFINISHED));
             }
+            Some(_) => sleep(LOOK).await,
         }
-        if let Some(first) = waits.first().filter(|_| start.elapsed() >= timeout) {
-            say(format!(
-                "not done: {first}, and so are {} more; nothing is announced until all are closed. `responder status` \
-                 and the agents' logs say more; run this again, or take it back by the number of before",
-                waits.len() - 1
-            ))?;
-            return Ok(ExitCode::from(UNFINISHED));
-        }
-        sleep(LOOK).await;
     }
     say(if closed == 0 {
         format!("the cluster has {claims} claims; no other was there")
@@ -89,6 +84,40 @@ pub async fn run(operator: &Operator, Options { claims, timeout }: Options) -> R
         )
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Looks once and does what can be done. Says what is left; `None`: nothing.
+async fn close(
+    operator: &Operator,
+    closing: &mut Closing,
+    start: Instant,
+    closed: &mut u32,
+) -> Result<Option<String>> {
+    let now = start.elapsed();
+    let leases = read::leases(&operator.client, &operator.namespace).await?;
+    let steps = closing.steps(&leases, now);
+    if steps.is_empty() {
+        return Ok(None);
+    }
+    let mut waits = Vec::new();
+    for step in steps {
+        match step {
+            Step::Delete(lease) => *closed += u32::from(delete(operator, lease).await?),
+            Step::Revoke(id) => revoke(operator, &id, &leases).await?,
+            Step::Wait { claim, why } => waits.push(format!("{claim} {why}")),
+        }
+    }
+    Ok(Some(match waits.as_slice() {
+        [] => "the last claims were deleted, which has not been seen yet".to_owned(),
+        [only] => only.clone(),
+        [first, others @ ..] => format!("{first}, and {} more wait likewise", others.len()),
+    }))
+}
+
+/// Whether waiting cannot help.
+fn is_final(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ReadError::Forbidden { .. }))
+        || error.downcast_ref::<codec::EncodeError>().is_some()
 }
 
 /// Deletes a Lease if it is still as it was seen. Says whether it did.

@@ -40,6 +40,7 @@ fn whatever_is_done_to_the_api() {
             ("another number of claims by hand", count_edited),
             ("another number of claims", count_changed),
             ("another number of claims while a node is dead", count_changed_with_dead),
+            ("another number of claims while the API server restarts", count_changed_meanwhile),
             ("namespace deleted", namespace_deleted),
         ],
     );
@@ -302,14 +303,7 @@ fn count_changed(fleet: &mut Fleet) -> Result<()> {
 /// What a dead node held is closed when its session has expired.
 fn count_changed_with_dead(fleet: &mut Fleet) -> Result<()> {
     let since = fleet.observer.round();
-    let dead = fleet.owner(fleet.vips()[0])?;
-    // The others must not have taken it before: they do nothing but by the API.
-    let names = fleet.names();
-    for name in names.iter().filter(|name| **name != dead) {
-        fleet.cluster.cut(Cut::api(name))?;
-    }
-    fleet.bury(&dead);
-    fleet.observer.wait_silence(fleet.vips()[0], 20, SETTLED)?;
+    let dead = leave_to_a_dead_node(fleet)?;
     let said = claims(fleet, 7)?;
     ensure!(said.contains(&format!("session {dead}/")) && said.contains("was revoked"), "{said}");
     fleet.cluster.heal_all()?;
@@ -317,6 +311,38 @@ fn count_changed_with_dead(fleet: &mut Fleet) -> Result<()> {
     claims(fleet, 16)?;
     fleet.settle()?;
     no_doubles(fleet, since)
+}
+
+/// The command waits for a session's end when the API server fails, and goes on where it was.
+fn count_changed_meanwhile(fleet: &mut Fleet) -> Result<()> {
+    let since = fleet.observer.round();
+    let dead = leave_to_a_dead_node(fleet)?;
+    let command = change_claims(&fleet.cluster, 9)?;
+    wait_until("the new number in the record", SETTLED, || {
+        (record_of(fleet.leases().ok()?.get("cluster")?)["claims"] == 9).then_some(())
+    })?;
+    fleet.cluster.api().kill()?;
+    fleet.cluster.api().start()?;
+    let said = command.finish(SETTLED)?.ok()?.stdout;
+    ensure!(said.contains(&format!("session {dead}/")) && said.contains("was revoked"), "{said}");
+    ensure!(said.contains("the cluster has 9 claims"), "{said}");
+    fleet.cluster.heal_all()?;
+    fleet.settle()?;
+    claims(fleet, 16)?;
+    fleet.settle()?;
+    no_doubles(fleet, since)
+}
+
+/// A node dies while the others cannot take what it held: they do nothing but by the API.
+fn leave_to_a_dead_node(fleet: &mut Fleet) -> Result<String> {
+    let dead = fleet.owner(fleet.vips()[0])?;
+    let names = fleet.names();
+    for name in names.iter().filter(|name| **name != dead) {
+        fleet.cluster.cut(Cut::api(name))?;
+    }
+    fleet.bury(&dead);
+    fleet.observer.wait_silence(fleet.vips()[0], 20, SETTLED)?;
+    Ok(dead)
 }
 
 /// Changes the number of claims; what the command said.
