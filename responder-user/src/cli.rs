@@ -117,7 +117,7 @@ enum Command {
     /// Stop answering and remove programs, links and maps: every trace.
     #[command(after_help = "Examples:\n  systemctl stop responder && responder detach\n  responder detach \
         --bpffs /sys/fs/bpf/other")]
-    Detach(PlaceArgs),
+    Detach(DetachArgs),
     /// Print completions for a shell.
     #[command(after_help = "Example:\n  responder completions bash > /etc/bash_completion.d/responder")]
     Completions {
@@ -155,6 +155,15 @@ struct CheckArgs {
     /// As JSON.
     #[arg(long, env = "RESPONDER_JSON", value_parser = BoolishValueParser::new())]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+struct DetachArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// Then wait for a signal: for the pods of a DaemonSet, which are not to end.
+    #[arg(long)]
+    stay: bool,
 }
 
 #[derive(Debug, Args)]
@@ -244,7 +253,13 @@ impl Cli {
             Command::Check(CheckArgs { place, interfaces, json }) => {
                 block_on(check::run(&place.bpffs, &interfaces, json))?
             }
-            Command::Detach(place) => detach::run(&place.bpffs, &place.run_dir),
+            Command::Detach(DetachArgs { place, stay }) => {
+                detach::run(&place.bpffs, &place.run_dir)?;
+                if stay {
+                    block_on(detach::stay())??;
+                }
+                Ok(ExitCode::SUCCESS)
+            }
             Command::Completions { shell } => {
                 // Not straight to standard output, whose end would be a panic.
                 let mut script = Vec::new();

@@ -1,8 +1,9 @@
 //! `responder detach`: removing every trace.
 
-use std::{os::unix::net::UnixStream, path::Path, process::ExitCode};
+use std::{os::unix::net::UnixStream, path::Path};
 
 use anyhow::{Context as _, Result};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     control,
@@ -19,10 +20,10 @@ use crate::{
 /// # Errors
 ///
 /// If an agent runs there, or the kernel refuses.
-pub fn run(bpffs: &Path, run_dir: &Path) -> Result<ExitCode> {
+pub fn run(bpffs: &Path, run_dir: &Path) -> Result<()> {
     let Some(pins) = Pins::existing(bpffs)? else {
         eprintln!("nothing is pinned at {}", bpffs.display());
-        return Ok(ExitCode::SUCCESS);
+        return Ok(());
     };
     let lock = pins.try_lock()?;
     let interfaces = nix::net::if_::if_nameindex().context("cannot list the interfaces")?;
@@ -49,7 +50,7 @@ pub fn run(bpffs: &Path, run_dir: &Path) -> Result<ExitCode> {
     if UnixStream::connect(&socket).is_ok() {
         eprintln!("left {}: another agent listens there", socket.display());
         eprintln!("removed {} ({detached} interfaces)", bpffs.display());
-        return Ok(ExitCode::SUCCESS);
+        return Ok(());
     }
     if socket.exists() {
         std::fs::remove_file(&socket).with_context(|| format!("cannot remove {}", socket.display()))?;
@@ -58,5 +59,20 @@ pub fn run(bpffs: &Path, run_dir: &Path) -> Result<ExitCode> {
         std::fs::remove_dir(run_dir).with_context(|| format!("cannot remove {}", run_dir.display()))?;
     }
     eprintln!("removed {} ({detached} interfaces)", bpffs.display());
-    Ok(ExitCode::SUCCESS)
+    Ok(())
+}
+
+/// Waits until somebody asks this process to end.
+///
+/// # Errors
+///
+/// If signals cannot be waited for.
+pub async fn stay() -> Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    eprintln!("nothing is left here; waiting for a signal");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
 }

@@ -12,9 +12,10 @@ use std::{
 
 use agent_traces::Traces;
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 use responder_lab::{
     Agent, Commands, Lab, Node, StaticFile, Status, bpftool, program_exists, reference_program, root_or_skip,
-    tools, wait_until, xdp_on,
+    tools, tools_or_skip, wait_until, xdp_on,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -187,6 +188,36 @@ fn detach_refuses_while_an_agent_runs() {
     assert!(output.stderr.contains(a.bpffs().to_str().unwrap()), "{}", output.stderr);
     assert_eq!(xdp_on(a.ns(), "eth0").unwrap(), before);
     assert_eq!(tools::arping(c.ns(), "eth0", V4, &[]).unwrap().one().unwrap(), a.mac());
+}
+
+/// As a pod of deploy/uninstall does it: with two capabilities, and without an end.
+#[test]
+fn detaches_with_few_capabilities_and_stays() {
+    let test = "detaches_with_few_capabilities_and_stays";
+    if !root_or_skip(test) || !tools_or_skip(test, &["setpriv"]) {
+        return;
+    }
+    let lab = lab().unwrap();
+    let a = lab.node("a");
+    let uninstaller = ["setpriv", "--bounding-set=-all,+bpf,+net_admin"];
+    for via in ["link", "netlink"] {
+        let agent = Agent::start(a, &file(), &["--attach", via]).unwrap();
+        let commands = agent.commands().clone();
+        let start = || {
+            let mut command = commands.command_by(&uninstaller, "detach");
+            command.arg("--stay");
+            a.ns().spawn(command).unwrap()
+        };
+        let refused = start().finish(SOON).unwrap();
+        assert!(refused.code() == Some(1) && refused.stderr.contains("another agent runs on"), "{refused:?}");
+        agent.terminate().unwrap();
+        let mut detach = start();
+        detach.wait_line(SOON, |line| line.contains("waiting for a signal")).unwrap();
+        wait_until("nothing left", SOON, || (Traces::of(a).ok()? == Traces::none()).then_some(())).unwrap();
+        assert!(detach.try_wait().unwrap().is_none(), "it has ended");
+        detach.signal(Signal::SIGTERM).unwrap();
+        assert!(detach.wait(SOON).unwrap().success());
+    }
 }
 
 #[test]

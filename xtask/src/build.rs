@@ -57,12 +57,20 @@ pub(crate) struct Executable {
 ///
 /// The build fails (cargo has said why), or cargo's messages cannot be read.
 pub(crate) fn executables(arguments: &[&str]) -> Result<Vec<Executable>> {
-    let mut command = cargo();
-    command.args(arguments).arg("--message-format=json-render-diagnostics");
+    executables_of(cargo().args(arguments))
+}
+
+/// The same with a command of [`cargo`] that builds.
+///
+/// # Errors
+///
+/// As [`executables`].
+pub(crate) fn executables_of(command: &mut Command) -> Result<Vec<Executable>> {
+    command.arg("--message-format=json-render-diagnostics");
     command.stdin(Stdio::null()).stderr(Stdio::inherit());
-    let output = command.output().with_context(|| format!("cannot run `{}`", shown(&command)))?;
+    let output = command.output().with_context(|| format!("cannot run `{}`", shown(command)))?;
     if !output.status.success() {
-        bail!("`{}` failed ({})", shown(&command), output.status);
+        bail!("`{}` failed ({})", shown(command), output.status);
     }
     let messages = String::from_utf8(output.stdout).context("cargo's messages are not UTF-8")?;
     messages.lines().filter_map(|line| executable(line).transpose()).collect()

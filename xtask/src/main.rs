@@ -6,6 +6,7 @@ mod demo;
 mod ebpf;
 mod faults;
 mod go;
+mod image;
 mod kubernetes;
 mod leftovers;
 mod lint;
@@ -38,6 +39,7 @@ struct Arguments {
 enum Command {
     BuildEbpf(ebpf::Arguments),
     Demo(demo::Arguments),
+    Image(image::Arguments),
     Kubernetes(kubernetes::Arguments),
     VerifyEbpf(ebpf::VerifyArguments),
     Replay(replay::Arguments),
@@ -62,6 +64,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::BuildEbpf(arguments) => ebpf::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Image(arguments) => image::run(&arguments),
         Command::Kubernetes(arguments) => kubernetes::run(&arguments),
         Command::VerifyEbpf(arguments) => ebpf::verify(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),

@@ -5,7 +5,10 @@ mod tests;
 
 use std::{
     num::NonZeroU16,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -46,6 +49,8 @@ pub struct Writer {
     known: Known,
     tell: UnboundedSender<Arrival>,
     renewals: Renewals,
+    /// The last read was refused.
+    refused: Arc<AtomicBool>,
 }
 
 /// An HTTP answer.
@@ -74,6 +79,7 @@ impl Writer {
             known,
             tell,
             renewals: Renewals::default(),
+            refused: Arc::default(),
         }
     }
 
@@ -181,9 +187,18 @@ impl Writer {
         let request = self.leases.get(name, &GetParams::default()).map_err(|error| error.to_string())?;
         let answer = self.send(&self.lines.writes, request.map(Body::from)).await?;
         match answer.code {
-            200 => serde_json::from_slice(&answer.body).map(Some).map_err(|error| error.to_string()),
+            200 => {
+                self.refused.store(false, Ordering::Relaxed);
+                serde_json::from_slice(&answer.body).map(Some).map_err(|error| error.to_string())
+            }
             404 => Ok(None),
-            code => Err(reason(code, &answer.body)),
+            code => {
+                let reason = reason(code, &answer.body);
+                if !self.refused.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%name, %reason, "a Lease cannot be read: only the watch tells what became of it");
+                }
+                Err(reason)
+            }
         }
     }
 
