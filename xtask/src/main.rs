@@ -10,6 +10,7 @@ mod kubernetes;
 mod leftovers;
 mod lint;
 mod object;
+mod prometheus;
 mod replay;
 mod root;
 mod sim;
@@ -39,6 +40,7 @@ enum Command {
     BuildEbpf(ebpf::Arguments),
     Demo(demo::Arguments),
     Kubernetes(kubernetes::Arguments),
+    Prometheus(prometheus::Arguments),
     VerifyEbpf(ebpf::VerifyArguments),
     Replay(replay::Arguments),
     Test(test::Arguments),
@@ -63,6 +65,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::BuildEbpf(arguments) => ebpf::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Kubernetes(arguments) => kubernetes::run(&arguments),
+        Command::Prometheus(arguments) => prometheus::run(&arguments),
         Command::VerifyEbpf(arguments) => ebpf::verify(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
