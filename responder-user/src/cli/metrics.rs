@@ -28,7 +28,8 @@ pub(super) struct MetricsArgs {
 impl MetricsArgs {
     pub(super) fn options(self, in_cluster: bool) -> metrics::Options {
         let Self { metrics_address, metrics_tls_cert, metrics_tls_key, metrics_per_vip: per_vip } = self;
-        let tls = metrics_tls_cert.zip(metrics_tls_key).map(|(certificate, key)| TlsFiles { certificate, key });
+        let tls =
+            metrics_tls_cert.zip(metrics_tls_key).map(|(certificate, key)| TlsFiles { certificate, key });
         let default = if in_cluster { Address::Everywhere(DEFAULT_PORT) } else { Address::Nowhere };
         metrics::Options { address: metrics_address.unwrap_or(default), tls, per_vip }
     }

@@ -52,7 +52,8 @@ fn alerts() -> BTreeMap<String, String> {
 #[test]
 fn every_metric_that_is_named_exists() {
     let known = metrics();
-    let files = ["rules.yaml", "tests.yaml", "dashboard.json"].map(|file| format!("deploy/monitoring/{file}"));
+    let files =
+        ["rules.yaml", "tests.yaml", "dashboard.json"].map(|file| format!("deploy/monitoring/{file}"));
     let texts = files.map(|file| (file.clone(), read(&file))).into_iter().chain(documents());
     for (path, text) in texts {
         for name in named(&text) {
@@ -71,10 +72,14 @@ fn every_alert_has_its_runbook_and_every_runbook_its_alert() {
         let sections: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
         assert_eq!(sections, ["Meaning", "Impact", "Diagnosis", "Mitigation"], "{alert}");
         assert!(page.contains("```console\n$ "), "{alert} has no command");
-        assert!(index.contains(&format!("| [{alert}]({alert}.md) | {severity} |")), "{alert}, {severity}: {index}");
+        assert!(
+            index.contains(&format!("| [{alert}]({alert}.md) | {severity} |")),
+            "{alert}, {severity}: {index}"
+        );
     }
     let pages = documents().into_iter().filter_map(|(path, _)| {
-        Some(path.strip_prefix("docs/runbooks/")?.strip_suffix(".md")?.to_owned()).filter(|name| name != "README")
+        Some(path.strip_prefix("docs/runbooks/")?.strip_suffix(".md")?.to_owned())
+            .filter(|name| name != "README")
     });
     assert_eq!(pages.collect::<BTreeSet<_>>(), alerts.into_keys().collect());
 }
@@ -85,7 +90,10 @@ fn every_alert_is_made_to_fire_and_not_to() {
     for alert in alerts().into_keys() {
         let lines = || tests.lines().map(str::trim);
         let silent = format!("- {{alertname: {alert}, ");
-        assert!(lines().any(|line| line.starts_with(&silent) && line.ends_with("exp_alerts: []}")), "{alert}");
+        assert!(
+            lines().any(|line| line.starts_with(&silent) && line.ends_with("exp_alerts: []}")),
+            "{alert}"
+        );
         assert!(lines().any(|line| line == format!("- alertname: {alert}")), "{alert}");
     }
 }
