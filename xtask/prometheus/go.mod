@@ -1,4 +1,4 @@
-// Prometheus and promtool of the tests of alerts, built by `cargo xtask prometheus`.
+// promtool, for the tests of alerts, built by `cargo xtask alerts`.
 module monitoring
 
 go 1.26.0

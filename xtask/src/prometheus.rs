@@ -1,8 +1,7 @@
-//! Prometheus for the tests of alerts: built once from its Go module, and kept. And these tests.
+//! Tests of the alerts, by Prometheus' own tool for that: built once from its Go module, and kept.
 
 use std::{
     env, fs,
-    io::ErrorKind,
     path::{Path, PathBuf},
     process::{self, Command, ExitCode, Stdio},
 };
@@ -17,22 +16,19 @@ use crate::{
     tools::{Consent, remove_abandoned, run as execute},
 };
 
-/// The environment variable in which the programs' directory can be named; whoever sets it has built them.
-const VARIABLE: &str = "RESPONDER_PROMETHEUS_BIN";
+/// The environment variable in which the program can be named; whoever sets it has built it.
+const VARIABLE: &str = "RESPONDER_PROMTOOL";
 
 /// As in `xtask/prometheus/go.mod`: 3.13.5, whose Go module counts by 300 more.
 const VERSION: &str = "0.313.5";
 const MODULE: &str = "github.com/prometheus/prometheus";
 
-/// Build promtool, which tests alerts, or also Prometheus, and print their directory
+/// Test the alerts in deploy/monitoring: each is made to fire and not to
 ///
-/// Each is built once (two minutes; 0.5 GB of sources in Go's own cache) and kept outside of the tree. Uses a Go that is
-/// new enough, or installs one there.
+/// Builds promtool from its Go module, once (three minutes of a CPU; 0.5 GB of sources in Go's own cache), and keeps it outside of
+/// the tree. Uses a Go that is new enough, or installs one there.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Also Prometheus itself, without its user interface
-    #[arg(long)]
-    server: bool,
     /// Install what is missing without asking (as when the environment variable CI is set)
     #[arg(long)]
     yes: bool,
@@ -40,60 +36,52 @@ pub(crate) struct Arguments {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let consent = Consent::new(arguments.yes);
-    let promtool = ensure("promtool", consent)?;
-    if arguments.server {
-        ensure("prometheus", consent)?;
-    }
-    println!("{}", promtool.parent().unwrap_or(&promtool).display());
+    let promtool = ensure(Consent::new(arguments.yes))?;
+    step("alerts and dashboard", || test_alerts(&promtool))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// A program of Prometheus, which is built unless it has been.
+/// Promtool, which is built unless it has been.
 ///
 /// # Errors
 ///
 /// There is no Go and it may not or cannot be installed, the modules cannot be downloaded, or the build fails.
-pub(crate) fn ensure(program: &str, consent: Consent) -> Result<PathBuf> {
+fn ensure(consent: Consent) -> Result<PathBuf> {
     if let Some(set) = env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
-        let path = PathBuf::from(set).join(program);
+        let path = PathBuf::from(set);
         return match path.is_file() {
             true => Ok(path),
             false => bail!("{VARIABLE}: there is no {}", path.display()),
         };
     }
     let cache = cache_dir()?;
-    let place = cache.join(format!("prometheus-{VERSION}"));
-    let path = place.join(program);
+    let path = cache.join(format!("promtool-{VERSION}"));
     if path.is_file() {
         return Ok(path);
     }
     let go = go::ensure(consent)?;
-    say(format!("{go} builds {program} {VERSION}, once: two minutes on two cores"));
-    let unfinished = "prometheus-building-";
+    say(format!("{go} builds promtool {VERSION}, once: two minutes on two cores"));
+    let unfinished = "promtool-building-";
     remove_abandoned(&cache, unfinished);
     let temporary = cache.join(format!("{unfinished}{}", process::id()));
-    let built = build(&go, program, &temporary.join(program)).and_then(|()| {
-        fs::create_dir_all(&place)?;
-        fs::rename(temporary.join(program), &path)
+    fs::create_dir_all(&temporary).with_context(|| format!("cannot create {}", temporary.display()))?;
+    let built = build(&go, &temporary.join("promtool")).and_then(|()| {
+        // Whole, or not there.
+        fs::rename(temporary.join("promtool"), &path)
             .with_context(|| format!("cannot create {}", path.display()))
     });
-    match fs::remove_dir_all(&temporary) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("cannot remove {}", temporary.display()));
-        }
-        _ => {}
-    }
+    fs::remove_dir_all(&temporary).with_context(|| format!("cannot remove {}", temporary.display()))?;
     built.map(|()| path)
 }
 
-fn build(go: &Go, program: &str, out: &Path) -> Result<()> {
+fn build(go: &Go, out: &Path) -> Result<()> {
     let mut command = Command::new(&go.program);
     command.current_dir(workspace().join("xtask/prometheus"));
+    // As the files there say, whatever this user's settings are.
     command.envs([("CGO_ENABLED", "0"), ("GOFLAGS", ""), ("GOWORK", "off"), ("GOTOOLCHAIN", "local")]);
     // Finding targets at cloud providers is two thirds of the code.
     command.args(["build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-tags", "remove_all_sd"]);
-    command.args(["-ldflags", "-s -w", "-o"]).arg(out).arg(format!("{MODULE}/cmd/{program}"));
+    command.args(["-ldflags", "-s -w", "-o"]).arg(out).arg(format!("{MODULE}/cmd/promtool"));
     execute(&mut command)
 }
 
@@ -102,7 +90,7 @@ fn build(go: &Go, program: &str, out: &Path) -> Result<()> {
 /// # Errors
 ///
 /// What is wrong with them.
-pub(crate) fn test_alerts(promtool: &Path) -> Result<()> {
+fn test_alerts(promtool: &Path) -> Result<()> {
     let place = env::temp_dir().join(format!("rsp-{}-alerts", process::id()));
     fs::create_dir_all(&place)?;
     let tested = (|| {
@@ -154,9 +142,13 @@ fn queries(value: &serde_json::Value) -> Vec<&str> {
     own.into_iter().chain(fields.flat_map(queries)).collect()
 }
 
-/// Says what it does about [`test_alerts`].
+/// The same in steps. `Some`: it could not be had, for this reason.
+///
+/// # Errors
+///
+/// As [`test_alerts`].
 pub(crate) fn alerts(consent: Consent) -> Result<Option<String>> {
-    match step("promtool", || ensure("promtool", consent)) {
+    match step("promtool", || ensure(consent)) {
         Ok(promtool) => step("alerts and dashboard", || test_alerts(&promtool)).map(|()| None),
         Err(error) => Ok(Some(format!("{error:#}").replace('\n', " "))),
     }

@@ -1,5 +1,5 @@
 //! Alerts, their runbooks and the dashboard: about metrics that there are. What promtool has to say of them is
-//! `cargo xtask test alerts`.
+//! `cargo xtask alerts`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
