@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use responder_leadership::{id::NodeName, machine::Overview};
+use responder_leadership::{id::NodeName, machine::Overview, settings::Times};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    datapath::xdp::Attempt,
+    datapath::xdp::{Attempt, WantedMode},
     decision::services::{Refused, Rules},
     journal::Happening,
 };
@@ -51,6 +51,9 @@ pub struct AgentStatus {
     pub file: Option<PathBuf>,
     /// Its pin directory.
     pub bpffs: PathBuf,
+    /// Where the program should run.
+    #[serde(default)]
+    pub wanted_mode: Option<WantedMode>,
     /// Why the file as it is now is not in effect.
     pub file_error: Option<String>,
     /// Links by name.
@@ -99,6 +102,12 @@ pub struct LeadershipStatus {
     pub deadline_left_ms: Option<i64>,
     /// What was told last, oldest first: age in ms, and the sentence.
     pub notes: Vec<(u64, String)>,
+    /// Times of its session.
+    #[serde(default)]
+    pub times: Option<Times>,
+    /// How many nodes should have an agent: those that are Ready and not excluded.
+    #[serde(default)]
+    pub expected_nodes: usize,
     /// How many addresses somebody should announce.
     #[serde(default)]
     pub wanted: usize,

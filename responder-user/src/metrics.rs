@@ -4,7 +4,8 @@
 //! * `server`: connections and paths, in a thread of their own: whatever a client does, the agent's loop does not wait.
 //! * `snapshot`: what the agent and the kernel's maps say, asked for seldom however many clients there are.
 //! * `health`: whether the agent is ready.
-//! * `counts`: what is counted as it happens.
+//! * `tls`: the certificate, if there is one.
+//! * `counts`: what is counted as it happens. `renewals`: what those of the session take.
 //! * `families`, `datapath`, `agent`, `cluster`: a snapshot as metrics. `reasons`: why addresses are refused, as labels.
 
 mod address;
@@ -15,10 +16,12 @@ mod datapath;
 mod families;
 mod health;
 mod reasons;
+mod renewals;
 mod server;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::{fmt, sync::Arc};
 
@@ -26,7 +29,9 @@ use prometheus_client::{encoding::text, registry::Registry};
 
 pub use self::{
     address::{Address, DEFAULT_PORT},
-    counts::{Counts, Renewals},
+    counts::Counts,
+    renewals::Renewals,
+    tls::TlsFiles,
 };
 use self::{
     families::{Families, PREFIX},
@@ -38,10 +43,12 @@ pub(crate) use self::{
 };
 
 /// What is served, and where.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Where.
     pub address: Address,
+    /// By TLS alone, with this certificate.
+    pub tls: Option<TlsFiles>,
     /// So many addresses have series of their own.
     pub per_vip: usize,
 }

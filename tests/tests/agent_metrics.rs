@@ -10,7 +10,7 @@ use std::{
 };
 
 use agent_support::{SOON, assert_answers, assert_silent, one_host, states, v4, v6};
-use responder_lab::{Agent, HttpAnswer, Node, StaticFile, http_get, root_or_skip, wait_until};
+use responder_lab::{Agent, HttpAnswer, Node, StaticFile, http_get, root_or_skip, tools_or_skip, wait_until};
 use serde_json::Value;
 
 const PORT: u16 = 7490;
@@ -180,4 +180,72 @@ fn without_a_cluster_nothing_is_served_unasked() {
         Ok(connected.unwrap_err().kind())
     });
     assert_eq!(refused.unwrap(), std::io::ErrorKind::ConnectionRefused);
+}
+
+/// Makes a certificate for `name`, signed by itself, in place of what is there.
+fn certify(node: &Node, name: &str) -> [String; 2] {
+    let files = ["cert.pem", "key.pem"].map(|file| node.dir().join(file).to_str().unwrap().to_owned());
+    let new = files.clone().map(|file| format!("{file}.new"));
+    let subject = format!("/CN={name}");
+    let command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        &subject,
+        "-out",
+        &new[0],
+        "-keyout",
+        &new[1],
+    ];
+    node.ns().check(&command).unwrap();
+    new.iter().zip(&files).for_each(|(new, file)| std::fs::rename(new, file).unwrap());
+    files
+}
+
+/// What a client hears that speaks TLS: whose certificate it is, and the answer.
+fn ask_by_tls(client: &Node, at: SocketAddr, path: &str) -> String {
+    let script = format!(
+        "printf 'GET {path} HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n' | openssl s_client -connect {at} -ign_eof 2>&1"
+    );
+    // Some versions write `CN = name`.
+    let output = client.ns().output(&["sh", "-c", &script], SOON);
+    output.map(|output| output.stdout.replace(" = ", "=")).unwrap_or_default()
+}
+
+#[test]
+fn by_tls_and_never_in_the_clear() {
+    let test = "by_tls_and_never_in_the_clear";
+    if !root_or_skip(test) || !tools_or_skip(test, &["openssl"]) {
+        return;
+    }
+    let lab = one_host(1);
+    let (a, c) = (lab.node("a"), lab.node("c"));
+    let [certificate, key] = certify(a, "first");
+    let options = [ON.as_slice(), &["--metrics-tls-cert", &certificate, "--metrics-tls-key", &key]].concat();
+    let _agent = Agent::start(a, &StaticFile::on(&["eth0"]).own(&[v4(10)]), &options).unwrap();
+    let heard = |words: [&str; 2]| {
+        let mut last = String::new();
+        let found = wait_until(&format!("{words:?}"), SOON, || {
+            last = ask_by_tls(c, address(a), "/livez");
+            words.iter().all(|word| last.contains(word)).then_some(())
+        });
+        found.unwrap_or_else(|e| panic!("{e}: {last}"));
+    };
+    heard(["CN=first", "200 OK"]);
+    // Whoever speaks no TLS hears no HTTP.
+    assert!(http_get(c.ns(), address(a), "/metrics").is_err());
+
+    // A certificate that is renewed needs no restart, and one that is damaged changes nothing.
+    certify(a, "second");
+    heard(["CN=second", "200 OK"]);
+    std::fs::write(&certificate, "nonsense").unwrap();
+    heard(["CN=second", "200 OK"]);
 }

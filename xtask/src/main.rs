@@ -11,6 +11,7 @@ mod kubernetes;
 mod leftovers;
 mod lint;
 mod object;
+mod prometheus;
 mod replay;
 mod root;
 mod sim;
@@ -41,6 +42,7 @@ enum Command {
     Demo(demo::Arguments),
     Image(image::Arguments),
     Kubernetes(kubernetes::Arguments),
+    Alerts(prometheus::Arguments),
     VerifyEbpf(ebpf::VerifyArguments),
     Replay(replay::Arguments),
     Test(test::Arguments),
@@ -66,6 +68,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
         Command::Kubernetes(arguments) => kubernetes::run(&arguments),
+        Command::Alerts(arguments) => prometheus::run(&arguments),
         Command::VerifyEbpf(arguments) => ebpf::verify(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),

@@ -16,7 +16,7 @@ use crate::{
     build::{self, Executable, cargo, workspace},
     ebpf, kubernetes,
     leftovers::{MARK, Snapshot},
-    root,
+    prometheus, root,
     step::{say, step},
     tools::{self, Consent},
     total::{Reader, Total},
@@ -163,6 +163,7 @@ impl Run<'_> {
             self.toolchain(kind, consent)?;
         }
         self.bpftool(&objects)?;
+        self.alerts(consent);
         for program in programs.iter().filter(|program| is_privileged(program)) {
             self.program(program, true)?;
         }
@@ -221,6 +222,22 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Makes each alert fire and not fire.
+    fn alerts(&mut self, consent: Consent) {
+        let name = "alerts";
+        if !self.wants(name) {
+            return;
+        }
+        match prometheus::alerts(consent) {
+            Ok(None) => self.total.passed(),
+            Ok(Some(reason)) => self.total.skipped(name, reason),
+            Err(error) => {
+                say(format!("{error:#}"));
+                self.total.failed(name);
+            }
+        }
     }
 
     /// Plays both demos, which check every claim that they show.

@@ -13,7 +13,7 @@ use crate::{
 impl Agent {
     /// Serves metrics and health until what is returned is dropped. That it cannot does not end the agent.
     pub(super) fn serve_metrics(&self, requests: mpsc::Sender<StatusRequest>) -> Option<Serving> {
-        let options = self.options.metrics;
+        let options = self.options.metrics.clone();
         if options.address == Address::Nowhere {
             return None;
         }
@@ -63,6 +63,7 @@ impl Agent {
             started_ms: self.started.as_millis().try_into().unwrap_or(u64::MAX),
             file,
             bpffs: self.pins.root().to_owned(),
+            wanted_mode: Some(self.options.mode),
             file_error,
             links: links.collect(),
             refused: refused.chain(failed).collect(),

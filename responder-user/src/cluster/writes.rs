@@ -105,7 +105,7 @@ impl Writer {
                     let began = Instant::now();
                     let outcome = writer.write(&named, base, &content, renewal).await;
                     if renewal {
-                        writer.renewals.observe(&outcome, began.elapsed());
+                        writer.renewals.observe(&outcome, began);
                     }
                     owed.tell(Event::Written { write: id, outcome });
                 });

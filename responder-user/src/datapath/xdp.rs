@@ -23,7 +23,7 @@ use crate::net::{
 };
 
 /// Where the operator wants the program to run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WantedMode {
     /// In the driver, or in the network stack where the driver cannot.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{families::Families, reasons};
-use crate::{control::AgentStatus, status::Status};
+use crate::{control::AgentStatus, datapath::xdp::WantedMode, status::Status};
 
 pub(super) fn encode(families: &mut Families<'_>, status: &Status) -> fmt::Result {
     let Some(agent) = &status.agent else {
@@ -48,15 +48,21 @@ const AGENT_UP: &str =
     "Whether the agent's loop has answered; if not, there is only what the kernel's maps say.";
 
 fn links(families: &mut Families<'_>, agent: &AgentStatus) -> fmt::Result {
+    let wanted = match agent.wanted_mode {
+        Some(WantedMode::Auto) | None => "auto",
+        Some(WantedMode::Native) => "native",
+        Some(WantedMode::Generic) => "generic",
+    };
     let attached = agent.links.iter().filter_map(|(name, link)| {
         let (mode, via) = link.xdp.as_deref()?.split_once(" by ")?;
         let egress = link.egress.as_deref().unwrap_or("none");
-        Some((vec![("link", name.as_str()), ("mode", mode), ("via", via), ("egress", egress)], true))
+        let labels = [("link", name.as_str()), ("mode", mode), ("via", via), ("egress", egress)];
+        Some(([labels.as_slice(), &[("wanted", wanted)]].concat(), true))
     });
     families.gauges(
         "link_info",
         "Links that the program runs on: in the driver (native) or in the network stack (generic), how it is \
-         attached, and how the egress program is.",
+         attached, how the egress program is, and where --xdp-mode wants the program (auto: in the driver if it can).",
         attached,
     )?;
     let links = || agent.links.iter();

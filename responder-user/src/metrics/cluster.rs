@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use responder_leadership::{lease::Fitness, machine::Overview};
+use responder_leadership::{lease::Fitness, machine::Overview, settings::Times};
 
 use super::families::Families;
 use crate::control::LeadershipStatus;
@@ -32,10 +32,37 @@ pub(super) fn encode(families: &mut Families<'_>, leadership: &LeadershipStatus)
             usize::from(claims.get()),
         )?;
     }
+    families.gauge(
+        "expected_nodes",
+        "Nodes that should have an agent: those that are Ready and not excluded from load balancers; the same on every node.",
+        leadership.expected_nodes,
+    )?;
+    if let Some(times) = leadership.times {
+        encode_times(families, &times)?;
+    }
     match machine {
         Some(machine) => encode_machine(families, machine),
         None => Ok(()),
     }
+}
+
+/// What alerts compare with.
+fn encode_times(families: &mut Families<'_>, times: &Times) -> fmt::Result {
+    families.seconds(
+        "lease_duration",
+        "How long others leave alone what this node holds after its last sign of life (--lease-duration).",
+        times.lease_duration.as_secs_f64(),
+    )?;
+    families.seconds(
+        "renew_interval",
+        "Between renewals of this node's session while it holds something (--renew-interval).",
+        times.renew_interval.as_secs_f64(),
+    )?;
+    families.seconds(
+        "renewal_timeout",
+        "After so long a renewal counts as failed: two thirds of the interval.",
+        times.request_timeout().as_secs_f64(),
+    )
 }
 
 fn encode_machine(families: &mut Families<'_>, machine: &Overview) -> fmt::Result {

@@ -1,5 +1,4 @@
-//! What is counted as it happens: everything that is told to `responder watch`, and what the API server takes for a
-//! renewal.
+//! What is counted as it happens: everything that is told to `responder watch`.
 
 use std::{
     fmt,
@@ -9,19 +8,16 @@ use std::{
 
 use prometheus_client::{
     encoding::text,
-    metrics::{counter::Counter, family::Family, gauge::ConstGauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::ConstGauge},
     registry::{Registry, Unit},
 };
 use responder_leadership::{
-    event::{Note, Outcome},
-    id::Object,
+    event::Note,
+    id::{Object, Version},
 };
 
-use super::families::PREFIX;
+use super::{Renewals, families::PREFIX};
 use crate::journal::Happening;
-
-/// Upper ends of the renewals' buckets, in s: lease durations are from 0.5 to 60 s, and an answer takes some ms.
-const BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// One label's name and value.
 type Label = [(&'static str, &'static str); 1];
@@ -49,33 +45,6 @@ pub struct Counts {
     refused: By,
     moves_refused: Counter,
     renewals: Renewals,
-}
-
-/// Times of renewals.
-#[derive(Clone, Debug)]
-pub struct Renewals(Family<Label, Histogram, fn() -> Histogram>);
-
-impl Default for Renewals {
-    fn default() -> Self {
-        let family = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
-        for outcome in ["done", "conflict", "refused", "unknown"] {
-            drop(family.get_or_create(&[("outcome", outcome)]));
-        }
-        Self(family)
-    }
-}
-
-impl Renewals {
-    /// A renewal has ended so long after it was begun.
-    pub fn observe(&self, outcome: &Outcome, took: Duration) {
-        let outcome = match outcome {
-            Outcome::Done(_) => "done",
-            Outcome::Conflict => "conflict",
-            Outcome::Refused(_) => "refused",
-            Outcome::Unknown(_) => "unknown",
-        };
-        self.0.get_or_create(&[("outcome", outcome)]).observe(took.as_secs_f64());
-    }
 }
 
 /// Registers counters so that each is there, as 0, before it first counts: an increase from nothing is none.
@@ -185,12 +154,7 @@ impl Counts {
         let moves_refused = cluster.counter("refused_moves", "Moves asked for that could not be done");
         let renewals = Renewals::default();
         let into = if in_cluster { &mut registry } else { &mut left_out };
-        into.register_with_unit(
-            "renewal_duration",
-            "What renewals of this node's session took, from the request to the answer (outcome unknown: to the time-out)",
-            Unit::Seconds,
-            renewals.0.clone(),
-        );
+        renewals.register(into);
         Self {
             registry,
             changes,
@@ -217,6 +181,11 @@ impl Counts {
     #[must_use]
     pub fn renewals(&self) -> Renewals {
         self.renewals.clone()
+    }
+
+    /// The watch has shown this node's session at a version.
+    pub fn session_seen(&self, version: Version) {
+        self.renewals.seen(version);
     }
 
     /// The cluster's record was seen and cannot be understood.

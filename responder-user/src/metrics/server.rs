@@ -22,13 +22,14 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::oneshot,
     task::AbortHandle,
     time::{sleep, timeout},
 };
 
-use super::{Counts, Options, encode, health::Readiness, snapshot::Snapshots};
+use super::{Counts, Options, encode, health::Readiness, snapshot::Snapshots, tls::Tls};
 
 /// Connections at a time. One more ends the oldest: whoever holds many must not keep the probes out.
 const CONNECTIONS: usize = 32;
@@ -56,6 +57,7 @@ pub(crate) struct Serving {
 
 struct Server {
     options: Options,
+    tls: Option<Tls>,
     snapshots: Snapshots,
     counts: Arc<Counts>,
 }
@@ -68,7 +70,8 @@ struct Server {
 /// If the thread cannot be started.
 pub(crate) fn start(options: Options, snapshots: Snapshots, counts: Arc<Counts>) -> io::Result<Serving> {
     let (serving, mut ended) = oneshot::channel();
-    let server = Arc::new(Server { options, snapshots, counts });
+    let tls = options.tls.clone().map(Tls::new);
+    let server = Arc::new(Server { options, tls, snapshots, counts });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("metrics".to_owned()).spawn(move || {
         runtime.block_on(async {
@@ -139,6 +142,23 @@ async fn listen(options: &Options) -> Option<TcpListener> {
 }
 
 async fn connection(stream: TcpStream, server: Arc<Server>) {
+    let Some(tls) = &server.tls else {
+        return speak(stream, server).await;
+    };
+    // Never in the clear instead.
+    let Some(acceptor) = tls.acceptor() else {
+        return;
+    };
+    match acceptor.accept(stream).await {
+        Ok(stream) => speak(stream, server).await,
+        Err(error) => tracing::debug!(%error, "a client for metrics, by TLS"),
+    }
+}
+
+async fn speak<S>(stream: S, server: Arc<Server>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
     let service = service_fn(|request| {
         let server = Arc::clone(&server);
         async move { Ok::<_, Infallible>(server.answer(&request).await) }

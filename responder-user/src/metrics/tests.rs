@@ -13,11 +13,13 @@ use responder_leadership::{
     id::{Incarnation, Object, SessionId},
     lease::{Fitness, Reach},
     machine::Overview,
+    settings::Times,
 };
 
 use super::{counts::Counts, health::Readiness, *};
 use crate::{
     control::{AgentStatus, LeadershipStatus, LinkStatus},
+    datapath::xdp::WantedMode,
     decision::services::{Refused, Rules, ServiceKey},
     journal::Happening,
     status::{FenceStatus, PinnedLinkStatus, Status, VipState, VipStatus},
@@ -76,6 +78,8 @@ fn status() -> Status {
         machine: Some(machine),
         deadline_left_ms: Some(2500),
         notes: Vec::new(),
+        times: Some(Times::of(std::time::Duration::from_secs(3))),
+        expected_nodes: 2,
         wanted: 3,
         without_node: vec![ip("192.0.2.12")],
         refused: vec![(refused, "is the address of a default gateway".to_owned())],
@@ -89,6 +93,7 @@ fn status() -> Status {
     let agent = AgentStatus {
         version: "0.1.0".to_owned(),
         file: Some("/etc/vips.toml".into()),
+        wanted_mode: Some(WantedMode::Native),
         links: [("eth0".to_owned(), link)].into(),
         burst_frames: 4,
         leadership: Some(leadership),
@@ -198,7 +203,8 @@ fn values_are_where_they_belong() {
     counts.bad_record();
     counts.count(&Happening::Lapsed { silent_ms: 1500 });
     let outcome = responder_leadership::event::Outcome::Conflict;
-    counts.renewals().observe(&outcome, std::time::Duration::from_millis(3));
+    let began = std::time::Instant::now().checked_sub(std::time::Duration::from_secs(2)).unwrap();
+    counts.renewals().observe(&outcome, began);
     let text = text(status(), &counts, 1);
     for line in [
         "responder_received_frames_total{verdict=\"answered\",reason=\"arp_answered\"} 9",
@@ -213,8 +219,12 @@ fn values_are_where_they_belong() {
         "responder_vips_without_series 1",
         "responder_agent_up 1",
         "responder_build_info{version=\"0.1.0\"} 1",
-        "responder_link_info{link=\"eth0\",mode=\"native\",via=\"link\",egress=\"tcx\"} 1",
+        "responder_link_info{link=\"eth0\",mode=\"native\",via=\"link\",egress=\"tcx\",wanted=\"native\"} 1",
         "responder_refused_vips{reason=\"gateway\"} 1",
+        "responder_expected_nodes 2",
+        "responder_lease_duration_seconds 3.0",
+        "responder_renew_interval_seconds 0.75",
+        "responder_renewal_timeout_seconds 0.5",
         "responder_wanted_vips 3",
         "responder_vips_without_eligible_node 1",
         "responder_claims_held 2",
@@ -226,7 +236,8 @@ fn values_are_where_they_belong() {
         "responder_bad_leases_total{kind=\"cluster\"} 1",
         "responder_lapses_total 1",
         "responder_lapse_seconds_total 1.5",
-        "responder_renewal_duration_seconds_bucket{le=\"0.005\",outcome=\"conflict\"} 1",
+        "responder_renewal_duration_seconds_bucket{le=\"1.0\",outcome=\"conflict\"} 0",
+        "responder_renewal_duration_seconds_count{outcome=\"conflict\"} 1",
         "responder_renewal_duration_seconds_count{outcome=\"done\"} 0",
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
@@ -288,7 +299,7 @@ fn ready_is_synced_attached_and_ahead_or_standing_by() {
 }
 
 /// Labels of which the table does not list the values.
-const OPEN: [&str; 7] = ["link", "vip", "version", "mode", "via", "egress", "le"];
+const OPEN: [&str; 8] = ["link", "vip", "version", "mode", "via", "egress", "wanted", "le"];
 
 /// The table of all metrics, for the documentation.
 fn table() -> String {

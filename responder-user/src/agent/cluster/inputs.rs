@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use anyhow::{Result, bail};
 use k8s_openapi::api::core::v1::Node;
 use responder_leadership::{
-    event::{Eligible, Event},
+    event::{Eligible, Event, Via},
     id::NodeName,
     lease::{Fitness, Reach, Seen},
     machine::Machine,
@@ -43,7 +43,10 @@ impl Agent {
         for input in inputs {
             match input {
                 Input::Agreed(terms) => self.agree(*terms)?,
-                Input::Arrival(Arrival::Event(event)) => self.take_event(event),
+                Input::Arrival(Arrival::Event(event)) => {
+                    self.time(&event);
+                    self.take_event(event);
+                }
                 Input::Arrival(Arrival::Record { version: _, seen }) => self.take_record(seen),
                 Input::Arrival(Arrival::Unusable(error)) => bail!(error),
                 // After the Leases, and told at once: no plan is made with what the machine does not know.
@@ -57,6 +60,15 @@ impl Agent {
             self.tell_machine_of_objects();
         }
         Ok(())
+    }
+
+    /// How far the watch is behind is measured by what is known of both ends: this node's own renewals.
+    fn time(&self, event: &Event) {
+        if let Event::Session { node, version, via: Via::Watch, .. } = event
+            && self.cluster().is_some_and(|cluster| cluster.options.node == *node)
+        {
+            self.counts.session_seen(*version);
+        }
     }
 
     /// The cluster's record is known: the machine begins.
@@ -279,7 +291,8 @@ impl Cluster {
     }
 }
 
-fn is_expected(node: &Node) -> bool {
+/// Whether a node should have an agent.
+pub(super) fn is_expected(node: &Node) -> bool {
     let excluded = node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(EXCLUDE_LABEL));
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
     let ready = conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU16, time::Duration};
 
 use responder_leadership::{event::Note, group::group_of, id::Group};
 
-use super::{Cluster, Player};
+use super::{Cluster, Player, inputs::is_expected};
 use crate::{
     agent::{Agent, now},
     cluster::events::{About, Said},
@@ -96,6 +96,8 @@ impl Cluster {
                 .iter()
                 .map(|(told, text)| (ms(at.saturating_sub(*told)), text.clone()))
                 .collect(),
+            times: Some(options.times),
+            expected_nodes: self.nodes.values().filter(|node| is_expected(node)).count(),
             wanted: demands.len(),
             without_node: without_node.map(|(vip, _)| *vip).collect(),
             refused: refusals.map(|(refused, reason)| (refused.clone(), reason.clone())).collect(),

@@ -15,10 +15,10 @@ use crate::{
 /// A server without maps, and what it asks the agent.
 async fn server() -> (std::net::SocketAddr, mpsc::Receiver<StatusRequest>) {
     let (requests, asked) = mpsc::channel(16);
-    let options = Options { address: Address::Nowhere, per_vip: 0 };
+    let options = Options { address: Address::Nowhere, tls: None, per_vip: 0 };
     let pins = Pins::unchecked(Path::new("/nonexistent/responder"));
-    let server =
-        Server { options, snapshots: Snapshots::new(pins, requests), counts: Arc::new(Counts::new(true)) };
+    let (snapshots, counts) = (Snapshots::new(pins, requests), Arc::new(Counts::new(true)));
+    let server = Server { options, tls: None, snapshots, counts };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(serve(listener, Arc::new(server)));

@@ -1,0 +1,182 @@
+//! Tests of the alerts, by Prometheus' own tool for that: built once from its Go module, and kept.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{self, Command, ExitCode, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+use ebpf_build::cache_dir;
+
+use crate::{
+    build::workspace,
+    go::{self, Go},
+    step::{say, step},
+    tools::{Consent, remove_abandoned, run as execute},
+};
+
+/// The environment variable in which the program can be named; whoever sets it has built it.
+const VARIABLE: &str = "RESPONDER_PROMTOOL";
+
+/// As in `xtask/prometheus/go.mod`: 3.13.5, whose Go module counts by 300 more.
+const VERSION: &str = "0.313.5";
+const MODULE: &str = "github.com/prometheus/prometheus";
+
+/// Test the alerts in deploy/monitoring: each is made to fire and not to
+///
+/// Builds promtool from its Go module, once (three minutes of a CPU; 0.5 GB of sources in Go's own cache), and keeps it outside of
+/// the tree. Uses a Go that is new enough, or installs one there.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Install what is missing without asking (as when the environment variable CI is set)
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let promtool = ensure(Consent::new(arguments.yes))?;
+    step("alerts and dashboard", || test_alerts(&promtool))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Promtool, which is built unless it has been.
+///
+/// # Errors
+///
+/// There is no Go and it may not or cannot be installed, the modules cannot be downloaded, or the build fails.
+fn ensure(consent: Consent) -> Result<PathBuf> {
+    if let Some(set) = env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
+        let path = PathBuf::from(set);
+        return match path.is_file() {
+            true => Ok(path),
+            false => bail!("{VARIABLE}: there is no {}", path.display()),
+        };
+    }
+    let cache = cache_dir()?;
+    let path = cache.join(format!("promtool-{VERSION}"));
+    if path.is_file() {
+        return Ok(path);
+    }
+    let go = go::ensure(consent)?;
+    say(format!("{go} builds promtool {VERSION}, once: two minutes on two cores"));
+    let unfinished = "promtool-building-";
+    remove_abandoned(&cache, unfinished);
+    let temporary = cache.join(format!("{unfinished}{}", process::id()));
+    fs::create_dir_all(&temporary).with_context(|| format!("cannot create {}", temporary.display()))?;
+    let built = build(&go, &temporary.join("promtool")).and_then(|()| {
+        // Whole, or not there.
+        fs::rename(temporary.join("promtool"), &path)
+            .with_context(|| format!("cannot create {}", path.display()))
+    });
+    fs::remove_dir_all(&temporary).with_context(|| format!("cannot remove {}", temporary.display()))?;
+    built.map(|()| path)
+}
+
+fn build(go: &Go, out: &Path) -> Result<()> {
+    let mut command = Command::new(&go.program);
+    command.current_dir(workspace().join("xtask/prometheus"));
+    // As the files there say, whatever this user's settings are.
+    command.envs([("CGO_ENABLED", "0"), ("GOFLAGS", ""), ("GOWORK", "off"), ("GOTOOLCHAIN", "local")]);
+    // Finding targets at cloud providers is two thirds of the code.
+    command.args(["build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-tags", "remove_all_sd"]);
+    command.args(["-ldflags", "-s -w", "-o"]).arg(out).arg(format!("{MODULE}/cmd/promtool"));
+    execute(&mut command)
+}
+
+/// Tests the alerts in `deploy/monitoring`, and that the dashboard's queries are queries.
+///
+/// # Errors
+///
+/// What is wrong with them.
+fn test_alerts(promtool: &Path) -> Result<()> {
+    let place = env::temp_dir().join(format!("rsp-{}-alerts", process::id()));
+    fs::create_dir_all(&place)?;
+    let tested = (|| {
+        let monitoring = workspace().join("deploy/monitoring");
+        let rules = fs::read_to_string(monitoring.join("rules.yaml"))?;
+        fs::write(place.join("rules.yaml"), rule_file(&rules)?)?;
+        fs::copy(monitoring.join("tests.yaml"), place.join("tests.yaml"))?;
+        let promtool = |arguments: &[&str]| {
+            execute(Command::new(promtool).current_dir(&place).args(arguments).stdin(Stdio::null()))
+        };
+        promtool(&["check", "rules", "--lint=all", "--lint-fatal", "rules.yaml"])?;
+        promtool(&["test", "rules", "tests.yaml"])?;
+        let dashboard: serde_json::Value =
+            serde_json::from_str(&fs::read_to_string(monitoring.join("dashboard.json"))?)?;
+        let queries = queries(&dashboard);
+        say(format!("{} queries of the dashboard", queries.len()));
+        // As rules, so that one run sees all of them.
+        let mut records = "groups:\n  - name: dashboard\n    rules:\n".to_owned();
+        for (index, query) in queries.iter().enumerate() {
+            let query = serde_json::to_string(&query.replace("$__rate_interval", "1m"))?;
+            records += &format!("      - record: dashboard:query_{index}\n        expr: {query}\n");
+        }
+        fs::write(place.join("dashboard.yaml"), records)?;
+        promtool(&["check", "rules", "--lint=none", "dashboard.yaml"])
+    })();
+    fs::remove_dir_all(&place).with_context(|| format!("cannot remove {}", place.display()))?;
+    tested
+}
+
+/// What Prometheus itself reads: the part of a PrometheusRule below `spec`.
+fn rule_file(rules: &str) -> Result<String> {
+    let (_, spec) = rules.split_once("\nspec:\n").context("rules.yaml has no line `spec:`")?;
+    let mut file = String::new();
+    for line in spec.lines() {
+        let within = line.strip_prefix("  ").or(line.is_empty().then_some(""));
+        file += within.with_context(|| format!("not below spec: {line}"))?;
+        file.push('\n');
+    }
+    Ok(file)
+}
+
+/// All queries of a dashboard.
+fn queries(value: &serde_json::Value) -> Vec<&str> {
+    if let Some(values) = value.as_array() {
+        return values.iter().flat_map(queries).collect();
+    }
+    let own = value.get("expr").and_then(serde_json::Value::as_str);
+    let fields = value.as_object().into_iter().flat_map(serde_json::Map::values);
+    own.into_iter().chain(fields.flat_map(queries)).collect()
+}
+
+/// The same in steps. `Some`: it could not be had, for this reason.
+///
+/// # Errors
+///
+/// As [`test_alerts`].
+pub(crate) fn alerts(consent: Consent) -> Result<Option<String>> {
+    match step("promtool", || ensure(consent)) {
+        Ok(promtool) => step("alerts and dashboard", || test_alerts(&promtool)).map(|()| None),
+        Err(error) => Ok(Some(format!("{error:#}").replace('\n', " "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_is_that_of_the_module() {
+        let module = fs::read_to_string(workspace().join("xtask/prometheus/go.mod")).unwrap();
+        let wanted = format!("{MODULE} v{VERSION}");
+        let required = |line: &str| line.trim().trim_end_matches(" // indirect") == wanted;
+        assert!(module.lines().any(required), "{wanted} in {module}");
+    }
+
+    #[test]
+    fn rules_are_what_is_below_spec() {
+        let rule = "kind: PrometheusRule\nspec:\n  groups:\n    - name: a\n\n      rules: []\n";
+        assert_eq!(rule_file(rule).unwrap(), "groups:\n  - name: a\n\n    rules: []\n");
+        assert!(rule_file("spec: {}\n").is_err());
+        assert!(rule_file("a: b\nspec:\n  groups: []\nmore: c\n").is_err());
+    }
+
+    #[test]
+    fn queries_are_found_at_any_depth() {
+        let dashboard = serde_json::json!({ "panels": [{ "targets": [{ "expr": "a" }] }, { "expr": "b" }] });
+        assert_eq!(queries(&dashboard), ["a", "b"]);
+    }
+}
