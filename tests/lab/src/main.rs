@@ -1,19 +1,38 @@
 //! A lab to look around in: `cargo run -p responder-lab`, as root; with the argument `cluster`, a cluster. It is gone
 //! when this is interrupted. With `serve NAME PORT`, a web server that says its name: an endpoint on a cluster's node.
+//! With `pause`, what keeps a pod's namespaces.
 
-use std::{env, process::Command};
+use std::{
+    env,
+    process::{self, Command},
+    thread,
+};
 
 use anyhow::{Context as _, Result, bail};
 use responder_lab::{Cluster, Lab, traffic};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => look_around(),
         ["cluster"] => look_around_cluster(),
-        ["serve", name, port] => traffic::serve_web(name, port.parse().context("no port")?),
-        other => bail!("no arguments, cluster, or serve NAME PORT; not {other:?}"),
+        ["serve", name, port] => {
+            // Also as the first process of a pod, which is ended by no signal that it does not ask for.
+            thread::spawn(|| wait_for_end().map(|()| process::exit(0)));
+            traffic::serve_web(name, port.parse().context("no port")?)
+        }
+        ["pause"] => wait_for_end(),
+        other => bail!("no arguments, cluster, serve NAME PORT, or pause; not {other:?}"),
     }
+}
+
+fn wait_for_end() -> Result<()> {
+    Signals::new([SIGINT, SIGTERM])?.forever().next();
+    Ok(())
 }
 
 fn look_around() -> Result<()> {
