@@ -27,7 +27,7 @@ const STEP: Duration = Duration::from_millis(5);
 /// How long something may need, however busy the machine.
 pub(crate) const SETTLED: Duration = Duration::from_secs(90);
 /// The labels of the agent's pods.
-const AGENTS: &str = "app.kubernetes.io/name=l2-responder";
+const AGENTS: &str = "app.kubernetes.io/name=l2-responder,app.kubernetes.io/component=agent";
 
 /// A cluster of three real nodes with web servers behind Services, and who watches their VIPs. Everything ends with it.
 pub struct Installation {
@@ -35,12 +35,13 @@ pub struct Installation {
     pub observer: Observer,
     /// The cluster.
     pub cluster: Cluster,
-    /// What `kubectl apply -k` installs.
+    /// Where the directories are that `kubectl apply -k` takes.
     deploy: PathBuf,
 }
 
 impl Installation {
-    /// Nodes and Services, without the agent, of which `image` is an archive, and `deploy` the directory of its objects.
+    /// Nodes and Services, without the agent: `image` is an archive of its image, `deploy` that directory of the
+    /// project.
     ///
     /// # Errors
     ///
@@ -141,10 +142,10 @@ impl Installation {
         self.cluster.kubectl(arguments)
     }
 
-    /// `kubectl ARGUMENTS -k DIRECTORY` with what is installed.
-    pub(crate) fn kustomized(&self, arguments: &[&str]) -> Result<String> {
-        let directory = self.deploy.to_str().context("a path that is not UTF-8")?;
-        self.kubectl(&[arguments, &["-k", directory]].concat())
+    /// `kubectl VERB -k deploy/PART`.
+    pub(crate) fn kustomized(&self, verb: &str, part: &str) -> Result<String> {
+        let directory = self.deploy.join(part);
+        self.kubectl(&[verb, "-k", directory.to_str().context("a path that is not UTF-8")?])
     }
 
     /// Waits for a node's condition `Ready`.

@@ -13,7 +13,7 @@ fn real_nodes() {
     let Some(image) = std::env::var_os("RESPONDER_IMAGE").map(PathBuf::from) else {
         return skip("real_nodes", "RESPONDER_IMAGE does not name an archive of the agent's image");
     };
-    let deploy = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/base");
+    let deploy = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
     let mut site = Installation::prepare(&image, &deploy, false).unwrap();
     let played = play(&mut site, &|_| true, &|row| println!("{row}"));
     println!("{played}");

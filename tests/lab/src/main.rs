@@ -46,7 +46,7 @@ fn look_around() -> Result<()> {
     }
     println!("ready {} {}; Ctrl-C to end", lab.name(), process.pid());
     loop {
-        std::thread::park();
+        thread::park();
     }
 }
 
@@ -64,6 +64,6 @@ fn look_around_cluster() -> Result<()> {
     println!("n1: nsenter --all --target={}", process.pid());
     println!("ready {} {}; Ctrl-C to end", cluster.lab().name(), process.pid());
     loop {
-        std::thread::park();
+        thread::park();
     }
 }

@@ -88,7 +88,7 @@ fn first_vip() -> IpAddr {
 
 fn install(site: &mut Installation) -> Result<String> {
     let begin = Instant::now();
-    site.kustomized(&["apply"])?;
+    site.kustomized("apply", "base")?;
     site.settle(&[])?;
     let answered = begin.elapsed();
     for vip in vips() {
@@ -201,7 +201,12 @@ fn node_crash(site: &mut Installation) -> Result<String> {
 }
 
 fn uninstall(site: &mut Installation) -> Result<String> {
-    site.kustomized(&["delete"])?;
+    // As docs/install.md says.
+    site.kubectl(&["delete", "daemonset", "responder", "-n", NAMESPACE])?;
+    site.kustomized("apply", "uninstall")?;
+    site.kubectl(&["rollout", "status", "daemonset/responder-uninstall", "-n", NAMESPACE, "--timeout=60s"])?;
+    site.kustomized("delete", "uninstall")?;
+    site.kustomized("delete", "base")?;
     for node in site.cluster.nodes() {
         let ns = site.cluster.host(node.name()).ns();
         ensure!(xdp_on(ns, "eth0")?.is_none(), "an XDP program is left on {}", node.name());

@@ -65,7 +65,7 @@ impl Cluster {
     ///
     /// If there is none.
     pub fn agent_pod(&self, node: &str) -> Result<Pod> {
-        let pods = self.pods(NAMESPACE, "app.kubernetes.io/name=l2-responder")?;
+        let pods = self.pods(NAMESPACE, "app.kubernetes.io/component=agent")?;
         let pod = pods.into_iter().find(|pod| pod.node == node && pod.ready);
         pod.with_context(|| format!("no agent's pod is ready on {node}"))
     }
