@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod cluster;
 mod demo;
 mod ebpf;
 mod faults;
@@ -38,6 +39,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     BuildEbpf(ebpf::Arguments),
+    Cluster(cluster::Arguments),
     Demo(demo::Arguments),
     Image(image::Arguments),
     Kubernetes(kubernetes::Arguments),
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::BuildEbpf(arguments) => ebpf::run(&arguments),
+        Command::Cluster(arguments) => cluster::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
         Command::Kubernetes(arguments) => kubernetes::run(&arguments),

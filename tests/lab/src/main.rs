@@ -1,6 +1,8 @@
-//! A lab to look around in: `cargo run -p responder-lab`, as root; with the argument `cluster`, a cluster. It is gone
-//! when this is interrupted. With `serve NAME PORT`, a web server that says its name: an endpoint on a cluster's node.
-//! With `pause`, what keeps a pod's namespaces.
+//! A lab to look around in: `cargo run -p responder-lab`, as root; with the argument `cluster`, a cluster, with
+//! `nodes`, one with a real node. It is gone when this is interrupted.
+//!
+//! With `serve NAME PORT`, a web server that says its name: an endpoint on a cluster's node. With `pause`, what keeps a
+//! pod's namespaces.
 
 use std::{
     env,
@@ -9,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use responder_lab::{Cluster, Lab, traffic};
+use responder_lab::{Cluster, ClusterBuilder, Lab, traffic};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     iterator::Signals,
@@ -19,14 +21,15 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => look_around(),
-        ["cluster"] => look_around_cluster(),
+        ["cluster"] => look_around_cluster(Cluster::builder().nodes(2)),
+        ["nodes"] => look_around_cluster(Cluster::builder().nodes(1).kubelets(&[])),
         ["serve", name, port] => {
             // Also as the first process of a pod, which is ended by no signal that it does not ask for.
             thread::spawn(|| wait_for_end().map(|()| process::exit(0)));
             traffic::serve_web(name, port.parse().context("no port")?)
         }
         ["pause"] => wait_for_end(),
-        other => bail!("no arguments, cluster, serve NAME PORT, or pause; not {other:?}"),
+        other => bail!("no arguments, cluster, nodes, serve NAME PORT, or pause; not {other:?}"),
     }
 }
 
@@ -50,8 +53,8 @@ fn look_around() -> Result<()> {
     }
 }
 
-fn look_around_cluster() -> Result<()> {
-    let cluster = Cluster::builder().nodes(2).build()?;
+fn look_around_cluster(builder: ClusterBuilder) -> Result<()> {
+    let cluster = builder.build()?;
     let mut sleep = Command::new("sleep");
     sleep.arg("infinity");
     let process = cluster.node("n1").spawn(sleep)?;

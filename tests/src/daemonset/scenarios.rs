@@ -202,10 +202,9 @@ fn node_crash(site: &mut Installation) -> Result<String> {
 
 fn uninstall(site: &mut Installation) -> Result<String> {
     // As docs/install.md says.
-    site.kubectl(&["delete", "daemonset", "responder", "-n", NAMESPACE])?;
+    site.kubectl(&["delete", "daemonset", "responder", "-n", NAMESPACE, "--cascade=foreground"])?;
     site.kustomized("apply", "uninstall")?;
     site.kubectl(&["rollout", "status", "daemonset/responder-uninstall", "-n", NAMESPACE, "--timeout=60s"])?;
-    site.kustomized("delete", "uninstall")?;
     site.kustomized("delete", "base")?;
     for node in site.cluster.nodes() {
         let ns = site.cluster.host(node.name()).ns();
