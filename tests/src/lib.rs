@@ -3,6 +3,7 @@
 //! * [`build`]: frames out of plain fields, byte by byte.
 //! * [`campaign`]: random faults in it, one after the other.
 //! * [`crowd`]: clusters with many addresses.
+//! * [`daemonset`]: agents in pods on real nodes, and what happens to them in their life.
 //! * [`fleet`]: agents in a cluster, and what a client sees of them.
 //! * [`frames`]: the acceptance list: frames and what becomes of each while the address is owned.
 //! * [`leases`]: the agents' Leases, as the API server shows them.
@@ -16,6 +17,7 @@
 pub mod build;
 pub mod campaign;
 pub mod crowd;
+pub mod daemonset;
 pub mod fleet;
 pub mod frames;
 pub mod leases;

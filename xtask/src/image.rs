@@ -73,6 +73,20 @@ pub(crate) struct Arguments {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    build(arguments).map(|_| ExitCode::SUCCESS)
+}
+
+/// Builds the image for this machine, by the name that `deploy` calls it, and returns its archive.
+///
+/// # Errors
+///
+/// As the command.
+pub(crate) fn ensure(consent: Consent) -> Result<PathBuf> {
+    let yes = consent == Consent::Given;
+    build(&Arguments { arch: None, output: None, name: None, program: None, yes })
+}
+
+fn build(arguments: &Arguments) -> Result<PathBuf> {
     let arch = match arguments.arch {
         Some(arch) => arch,
         None => Arch::here()?,
@@ -101,7 +115,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     fs::write(&output, &archive.bytes).with_context(|| format!("cannot write {}", output.display()))?;
     tell(&tree, &archive, &about, &output, &root);
-    Ok(ExitCode::SUCCESS)
+    Ok(output)
 }
 
 /// The image's files.

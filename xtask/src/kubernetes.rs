@@ -14,7 +14,7 @@ use crate::{
     build::workspace,
     go::{self, Go},
     step::{say, step},
-    tools::{Consent, remove_abandoned},
+    tools::{self, Consent, on_path, remove_abandoned},
 };
 
 /// The environment variable in which tests find the programs' directory; whoever sets it has built them.
@@ -26,15 +26,22 @@ const KUBERNETES: [&str; 3] = ["1", "36", "3"];
 const ETCD: &str = "3.6.8";
 
 /// Programs and their packages.
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 7] = [
     ("etcd", "go.etcd.io/etcd/server/v3"),
     ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
     ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
     ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
+    ("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
     ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+    ("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
 ];
 
-/// Build kube-apiserver, etcd and what else the tests of a cluster run, and print their directory
+/// Programs of nodes that run pods, and Debian's packages that have them.
+const RUNTIME: [(&str, &str); 2] = [("containerd", "containerd"), ("runc", "runc")];
+/// Where the CNI plugins may be, which are Debian's `containernetworking-plugins`.
+const PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
+
+/// Build kube-apiserver, etcd, kubelet and what else the tests of a cluster run, and print their directory
 ///
 /// They are built once (some minutes; 0.6 GB of sources and 3 GB of results in Go's own caches) and kept outside of the tree. Uses
 /// a Go that is new enough, or installs one there.
@@ -65,14 +72,14 @@ pub(crate) fn ensure(consent: Consent) -> Result<PathBuf> {
         };
     }
     let kubernetes = KUBERNETES.join(".");
-    let (cache, name) = (cache_dir()?, format!("kubernetes-{kubernetes}-etcd-{ETCD}"));
+    let (cache, name) = (cache_dir()?, format!("kubernetes-{kubernetes}-etcd-{ETCD}-nodes"));
     let place = cache.join(&name);
     // It gets its name when it is complete.
     if place.is_dir() {
         return Ok(place);
     }
     let go = go::ensure(consent)?;
-    say(format!("{go} builds Kubernetes {kubernetes} and etcd {ETCD}, once: 5 minutes on two cores"));
+    say(format!("{go} builds Kubernetes {kubernetes} and etcd {ETCD}, once: 6 minutes on two cores"));
     let unfinished = format!("{name}-building-");
     remove_abandoned(&cache, &unfinished);
     let temporary = cache.join(format!("{unfinished}{}", process::id()));
@@ -92,6 +99,23 @@ pub(crate) fn ensure(consent: Consent) -> Result<PathBuf> {
     }
     renamed?;
     Ok(place)
+}
+
+/// Installs what runs the pods of real nodes, unless it is there, whoever has put it there.
+///
+/// # Errors
+///
+/// As [`tools::install`].
+pub(crate) fn ensure_runtime(consent: Consent) -> Result<()> {
+    let mut packages: Vec<&str> = RUNTIME
+        .iter()
+        .filter(|(program, _)| on_path(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
+    if !PLUGINS.iter().any(|dir| Path::new(dir).join("bridge").is_file()) {
+        packages.push("containernetworking-plugins");
+    }
+    tools::install(&packages, consent)
 }
 
 /// The first program that is not in a directory.

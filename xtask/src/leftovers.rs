@@ -10,8 +10,17 @@ use std::{
 
 /// What names of things that tests create begin with.
 const PREFIX: &str = "rsp-";
-/// Where such things are: namespaces, pins, links, files.
-const PLACES: [&str; 4] = ["/run/netns", "/sys/fs/bpf", "/sys/class/net", "/tmp"];
+/// Where such things are: namespaces, pins, links, control groups (of version 2, and of two controllers of version 1),
+/// files.
+const PLACES: [&str; 7] = [
+    "/run/netns",
+    "/sys/fs/bpf",
+    "/sys/class/net",
+    "/sys/fs/cgroup",
+    "/sys/fs/cgroup/memory",
+    "/sys/fs/cgroup/pids",
+    "/tmp",
+];
 /// How long the kernel and dying processes may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 

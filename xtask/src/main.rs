@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod cluster;
 mod demo;
 mod ebpf;
 mod faults;
@@ -39,6 +40,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     BuildEbpf(ebpf::Arguments),
+    Cluster(cluster::Arguments),
     Demo(demo::Arguments),
     Image(image::Arguments),
     Kubernetes(kubernetes::Arguments),
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::BuildEbpf(arguments) => ebpf::run(&arguments),
+        Command::Cluster(arguments) => cluster::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
         Command::Kubernetes(arguments) => kubernetes::run(&arguments),

@@ -14,7 +14,7 @@ use ebpf_build::{Kind, Request, Wanted, target_dir};
 
 use crate::{
     build::{self, Executable, cargo, workspace},
-    ebpf, kubernetes,
+    ebpf, image, kubernetes,
     leftovers::{MARK, Snapshot},
     prometheus, root,
     step::{say, step},
@@ -147,10 +147,17 @@ impl Run<'_> {
             Ok(dir) => self.environment.push((kubernetes::VARIABLE, dir.into())),
             Err(error) => say(format!("{error:#}")),
         }
+        if let Err(error) = kubernetes::ensure_runtime(consent) {
+            say(format!("{error:#}"));
+        }
         let objects = ebpf::build(Wanted::Auto, consent, &Request::new(&workspace()))?;
         self.environment.push(("RESPONDER_BPF_DIR", Request::new(&workspace()).out.into()));
         let agent = step("agent", build::agent)?;
         self.environment.push(("RESPONDER_BIN", agent.into()));
+        match step("image", || image::ensure(consent)) {
+            Ok(archive) => self.environment.push(("RESPONDER_IMAGE", archive.into())),
+            Err(error) => say(format!("{error:#}")),
+        }
         let programs = step("build", || build::tests(&[]))?;
         let integration = step("build", || build::tests(&["--package", "responder-tests"]))?;
 

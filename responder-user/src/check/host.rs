@@ -22,12 +22,15 @@ use crate::{
 };
 
 /// Capabilities by number (include/uapi/linux/capability.h), and what each is for.
-const CAPABILITIES: [(u32, &str, &str); 3] = [
+const CAPABILITIES: [(u32, &str, &str); 4] = [
     (39, "CAP_BPF", "to load programs and make maps"),
+    (38, "CAP_PERFMON", "without it the kernel refuses programs that compare pointers into packets"),
     (12, "CAP_NET_ADMIN", "to attach programs to interfaces"),
     (13, "CAP_NET_RAW", "to send announcements"),
 ];
+/// It includes those in [`OF_SYS_ADMIN`].
 const SYS_ADMIN: u32 = 21;
+const OF_SYS_ADMIN: [&str; 2] = ["CAP_BPF", "CAP_PERFMON"];
 
 pub(super) fn check(bpffs: &Path) -> Vec<Finding> {
     vec![kernel(), btf(), clock(), capabilities(), lockdown(), file_system(bpffs), load()]
@@ -93,7 +96,7 @@ fn missing_capabilities() -> Vec<(&'static str, &'static str)> {
     let has = |n: u32| have & 1 << n != 0;
     CAPABILITIES
         .iter()
-        .filter(|(n, name, _)| !has(*n) && (*name != "CAP_BPF" || !has(SYS_ADMIN)))
+        .filter(|(n, name, _)| !has(*n) && !(OF_SYS_ADMIN.contains(name) && has(SYS_ADMIN)))
         .map(|(_, name, purpose)| (*name, *purpose))
         .collect()
 }
@@ -101,7 +104,11 @@ fn missing_capabilities() -> Vec<(&'static str, &'static str)> {
 fn capabilities() -> Finding {
     let missing = missing_capabilities();
     if missing.is_empty() {
-        return Finding::new("capabilities", Fine, "CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW are there");
+        return Finding::new(
+            "capabilities",
+            Fine,
+            "CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_NET_RAW are there",
+        );
     }
     let list: Vec<_> = missing.iter().map(|(name, purpose)| format!("{name} ({purpose})")).collect();
     Finding::new("capabilities", Bad, format!("missing: {}; run as root or grant them", list.join(", ")))

@@ -29,7 +29,9 @@ use signal_hook::{
     low_level::emulate_default_handler,
 };
 
-/// What names of ours begin with, in `/run/netns`, on bpffs and in temporary directories.
+use crate::cgroup;
+
+/// What names of ours begin with, in `/run/netns`, on bpffs, of control groups and in temporary directories.
 pub(crate) const PREFIX: &str = "rsp-";
 /// A file in a lab's directory that says: leave this one alone.
 pub(crate) const KEPT: &str = "kept";
@@ -39,12 +41,21 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 struct Registry {
     processes: BTreeSet<i32>,
+    cgroups: BTreeSet<String>,
     namespaces: BTreeSet<String>,
     dirs: BTreeSet<PathBuf>,
 }
 
-static REGISTRY: Mutex<Registry> =
-    Mutex::new(Registry { processes: BTreeSet::new(), namespaces: BTreeSet::new(), dirs: BTreeSet::new() });
+impl Registry {
+    const EMPTY: Self = Self {
+        processes: BTreeSet::new(),
+        cgroups: BTreeSet::new(),
+        namespaces: BTreeSet::new(),
+        dirs: BTreeSet::new(),
+    };
+}
+
+static REGISTRY: Mutex<Registry> = Mutex::new(Registry::EMPTY);
 
 fn registry() -> MutexGuard<'static, Registry> {
     REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
@@ -56,6 +67,17 @@ pub(crate) fn add_process(pid: i32) {
 
 pub(crate) fn forget_process(pid: i32) {
     registry().processes.remove(&pid);
+}
+
+pub(crate) fn add_cgroup(name: &str) {
+    registry().cgroups.insert(name.to_owned());
+}
+
+pub(crate) fn remove_cgroup(name: &str) {
+    registry().cgroups.remove(name);
+    if !stays() {
+        cgroup::remove(name);
+    }
 }
 
 pub(crate) fn add_namespace(name: &str) {
@@ -97,14 +119,13 @@ fn remove_all() -> bool {
     if stays() {
         return true;
     }
-    let (processes, namespaces, dirs) = {
-        let mut r = registry();
-        (std::mem::take(&mut r.processes), std::mem::take(&mut r.namespaces), std::mem::take(&mut r.dirs))
-    };
+    let Registry { processes, cgroups, namespaces, dirs } =
+        std::mem::replace(&mut *registry(), Registry::EMPTY);
     end(&processes);
+    cgroups.iter().for_each(|name| cgroup::remove(name));
     namespaces.iter().for_each(|ns| delete_namespace(ns));
     dirs.iter().for_each(|dir| delete_dir(dir));
-    processes.is_empty() && namespaces.is_empty() && dirs.is_empty()
+    processes.is_empty() && cgroups.is_empty() && namespaces.is_empty() && dirs.is_empty()
 }
 
 /// Kills processes and waits until none of them can write a file any more.
@@ -159,7 +180,7 @@ pub(crate) fn install() {
     });
 }
 
-/// Removes the namespaces, processes in them, and directories of labs whose process is dead, except kept ones.
+/// Removes the namespaces, processes in them, control groups and directories of labs whose process is dead, except kept ones.
 ///
 /// Returns the names of what it removed.
 pub fn cleanup_stale() -> Vec<String> {
@@ -190,6 +211,10 @@ fn remove_labs(kept: bool) -> Vec<String> {
             }
         }
         delete_namespace(&name);
+        removed.push(name);
+    }
+    for name in cgroup::names().into_iter().filter(|n| selected(n)) {
+        cgroup::remove(&name);
         removed.push(name);
     }
     // The labs' own directories last: they hold the marks of the kept ones.

@@ -24,9 +24,11 @@
 //! # }
 //! ```
 //!
+//! With [`ClusterBuilder::kubelets`] the nodes are real ones, with containerd, kubelet and pods.
+//!
 //! The segment is that of [`Lab`]: nodes have `eth0` at 192.0.2.1, .2, …, the client .101, the router, which is the
 //! nodes' default gateway, .102. In the management network the API server is 10.77.0.1, nodes have `mgmt0` at
-//! 10.77.0.11, .12, …; endpoints are at 10.244.1.1, 10.244.2.1, …
+//! 10.77.0.11, .12, …; endpoints are at 10.244.1.1, 10.244.2.1, …, real nodes' pods in 10.244.1.0/24, ….
 
 mod agent;
 mod api;
@@ -36,8 +38,10 @@ mod builder;
 mod control;
 mod cut;
 mod delay;
+mod disk;
 mod http;
 mod kube_proxy;
+mod kubelet;
 mod machine;
 mod node;
 mod objects;
@@ -65,15 +69,16 @@ pub use self::{
     agent::{ClusterAgent, NAMESPACE},
     api::Api,
     audit::{Audit, Mark, Request},
-    binaries::cluster_or_skip,
+    binaries::{cluster_or_skip, kubelets_or_skip},
     builder::ClusterBuilder,
     cut::Cut,
     kube_proxy::ProxyMode,
+    kubelet::{LAB_IMAGE, Pod},
     node::ClusterNode,
     objects::{ENDPOINT_PORT, Endpoint, Service},
     server::Server,
 };
-use self::{control::Control, delay::Relay, kube_proxy::KubeProxies};
+use self::{control::Control, delay::Relay, kube_proxy::KubeProxies, kubelet::Kubelets};
 use crate::{
     lab::Lab,
     node::Node,
@@ -91,6 +96,7 @@ const KUBECTL_DEADLINE: Duration = Duration::from_secs(60);
 pub struct Cluster {
     // In this order: processes before what they run in.
     proxies: Option<KubeProxies>,
+    kubelets: Option<Kubelets>,
     nodes: Vec<Arc<ClusterNode>>,
     relays: Vec<Relay>,
     cuts: Mutex<BTreeSet<Cut>>,
@@ -110,6 +116,7 @@ impl Cluster {
             kube_proxy: false,
             delays: false,
             keepable: false,
+            images: None,
         }
     }
 

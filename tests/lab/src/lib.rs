@@ -27,6 +27,7 @@ mod agent;
 mod asking;
 mod bpf;
 mod capture;
+mod cgroup;
 mod cleanup;
 mod cluster;
 pub mod frames;
@@ -57,8 +58,8 @@ pub use bpf::{XdpSeen, bpftool, program_exists, reference_program, xdp_on};
 pub use capture::Capture;
 pub use cleanup::{cleanup_kept, cleanup_stale};
 pub use cluster::{
-    Api, Audit, Cluster, ClusterAgent, ClusterBuilder, ClusterNode, Cut, ENDPOINT_PORT, Endpoint, Mark,
-    NAMESPACE, ProxyMode, Request, Server, Service, cluster_or_skip,
+    Api, Audit, Cluster, ClusterAgent, ClusterBuilder, ClusterNode, Cut, ENDPOINT_PORT, Endpoint, LAB_IMAGE,
+    Mark, NAMESPACE, Pod, ProxyMode, Request, Server, Service, cluster_or_skip, kubelets_or_skip,
 };
 pub use http::{HttpAnswer, http_get};
 pub use lab::{Builder, Lab, namespaces};

@@ -1,19 +1,41 @@
-//! A lab to look around in: `cargo run -p responder-lab`, as root; with the argument `cluster`, a cluster. It is gone
-//! when this is interrupted. With `serve NAME PORT`, a web server that says its name: an endpoint on a cluster's node.
+//! A lab to look around in: `cargo run -p responder-lab`, as root; with the argument `cluster`, a cluster, with
+//! `nodes`, one with a real node. It is gone when this is interrupted.
+//!
+//! With `serve NAME PORT`, a web server that says its name: an endpoint on a cluster's node. With `pause`, what keeps a
+//! pod's namespaces.
 
-use std::{env, process::Command};
+use std::{
+    env,
+    process::{self, Command},
+    thread,
+};
 
 use anyhow::{Context as _, Result, bail};
-use responder_lab::{Cluster, Lab, traffic};
+use responder_lab::{Cluster, ClusterBuilder, Lab, traffic};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => look_around(),
-        ["cluster"] => look_around_cluster(),
-        ["serve", name, port] => traffic::serve_web(name, port.parse().context("no port")?),
-        other => bail!("no arguments, cluster, or serve NAME PORT; not {other:?}"),
+        ["cluster"] => look_around_cluster(Cluster::builder().nodes(2)),
+        ["nodes"] => look_around_cluster(Cluster::builder().nodes(1).kubelets(&[])),
+        ["serve", name, port] => {
+            // Also as the first process of a pod, which is ended by no signal that it does not ask for.
+            thread::spawn(|| wait_for_end().map(|()| process::exit(0)));
+            traffic::serve_web(name, port.parse().context("no port")?)
+        }
+        ["pause"] => wait_for_end(),
+        other => bail!("no arguments, cluster, nodes, serve NAME PORT, or pause; not {other:?}"),
     }
+}
+
+fn wait_for_end() -> Result<()> {
+    Signals::new([SIGINT, SIGTERM])?.forever().next();
+    Ok(())
 }
 
 fn look_around() -> Result<()> {
@@ -27,12 +49,12 @@ fn look_around() -> Result<()> {
     }
     println!("ready {} {}; Ctrl-C to end", lab.name(), process.pid());
     loop {
-        std::thread::park();
+        thread::park();
     }
 }
 
-fn look_around_cluster() -> Result<()> {
-    let cluster = Cluster::builder().nodes(2).build()?;
+fn look_around_cluster(builder: ClusterBuilder) -> Result<()> {
+    let cluster = builder.build()?;
     let mut sleep = Command::new("sleep");
     sleep.arg("infinity");
     let process = cluster.node("n1").spawn(sleep)?;
@@ -45,6 +67,6 @@ fn look_around_cluster() -> Result<()> {
     println!("n1: nsenter --all --target={}", process.pid());
     println!("ready {} {}; Ctrl-C to end", cluster.lab().name(), process.pid());
     loop {
-        std::thread::park();
+        thread::park();
     }
 }

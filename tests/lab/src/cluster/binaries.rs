@@ -4,6 +4,7 @@ use std::{env, path::PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::kubelet;
 use crate::skip::{root_or_skip, skip, tools_or_skip};
 
 /// The environment variable that names the directory of the programs.
@@ -12,15 +13,21 @@ const DIR: &str = "RESPONDER_KUBE_BIN";
 /// What is in that directory.
 const PROGRAMS: [&str; 5] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kubectl"];
 
+/// What is there, too, for nodes that run pods.
+const NODE_PROGRAMS: [&str; 2] = ["kubelet", "kube-scheduler"];
+
 /// Programs of Debian's that a cluster is built with.
 const TOOLS: [&str; 3] = ["ip", "nft", "openssl"];
 
-/// The directory of the programs: the one that is given, or `$RESPONDER_KUBE_BIN`.
-pub(super) fn directory(given: Option<PathBuf>) -> Result<PathBuf> {
+/// Those that nodes need, too, which run pods.
+const NODE_TOOLS: [&str; 5] = ["containerd", "ctr", "runc", "mount", "tar"];
+
+/// The directory of the programs: the one that is given, or `$RESPONDER_KUBE_BIN`. `kubelets`: nodes run pods.
+pub(super) fn directory(given: Option<PathBuf>, kubelets: bool) -> Result<PathBuf> {
     let how = "`cargo xtask kubernetes` builds them and prints their directory";
     let dir = given.or_else(|| env::var_os(DIR).map(PathBuf::from));
     let dir = dir.with_context(|| format!("{DIR} is not set: {how}"))?;
-    for program in PROGRAMS {
+    for program in PROGRAMS.iter().chain(if kubelets { &NODE_PROGRAMS[..] } else { &[] }) {
         ensure!(dir.join(program).is_file(), "no {program} in {}: {how}", dir.display());
     }
     Ok(dir)
@@ -33,9 +40,21 @@ pub fn cluster_or_skip(test: &str) -> bool {
     if !root_or_skip(test) || !tools_or_skip(test, &TOOLS) {
         return false;
     }
-    let found = directory(None);
-    if let Err(error) = &found {
+    or_skip(test, directory(None, false).map(|_| ()))
+}
+
+/// True if a [`crate::Cluster`] with [`kubelets`](crate::ClusterBuilder::kubelets) can be built here. Otherwise skips
+/// `test`.
+#[must_use]
+pub fn kubelets_or_skip(test: &str) -> bool {
+    cluster_or_skip(test)
+        && tools_or_skip(test, &NODE_TOOLS)
+        && or_skip(test, directory(None, true).and_then(|_| kubelet::check()))
+}
+
+fn or_skip(test: &str, possible: Result<()>) -> bool {
+    if let Err(error) = &possible {
         skip(test, &format!("{error:#}"));
     }
-    found.is_ok()
+    possible.is_ok()
 }

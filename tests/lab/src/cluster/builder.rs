@@ -2,23 +2,27 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    thread,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::json;
 
 use super::{
     Cluster, binaries,
-    control::{ADDRESS, Control, PORT},
+    control::{ADDRESS, Control, PORT, Parts, kubelet_token},
     delay::{self, Relay},
+    disk,
     kube_proxy::KubeProxies,
+    kubelet::Kubelets,
     machine::Machine,
     node::ClusterNode,
 };
-use crate::{lab::Lab, ns::NetNs, paths};
+use crate::{cgroup::Cgroup, lab::Lab, ns::NetNs, paths};
 
 /// What a [`Cluster`] is to consist of.
 #[derive(Clone, Debug)]
@@ -29,6 +33,8 @@ pub struct ClusterBuilder {
     pub(super) kube_proxy: bool,
     pub(super) delays: bool,
     pub(super) keepable: bool,
+    /// Archives of images, if nodes run pods.
+    pub(super) images: Option<Vec<PathBuf>>,
 }
 
 impl ClusterBuilder {
@@ -76,8 +82,16 @@ impl ClusterBuilder {
         self
     }
 
-    /// Builds it. When this returns, the API server answers, `deploy/base` is applied, the nodes are `Ready`, and
-    /// their agents' tokens are written.
+    /// Makes the nodes real ones, with containerd and a kubelet each, and all controllers and a scheduler in the control
+    /// plane (default: no). `images` are archives of the images that pods run, besides [`LAB_IMAGE`](crate::LAB_IMAGE).
+    #[must_use]
+    pub fn kubelets(mut self, images: &[PathBuf]) -> Self {
+        self.images = Some(images.to_vec());
+        self
+    }
+
+    /// Builds it. When this returns, the API server answers and the nodes are `Ready`. Without kubelets, `deploy/base` is
+    /// applied, and the tokens of the nodes' agents are written.
     ///
     /// # Errors
     ///
@@ -85,7 +99,7 @@ impl ClusterBuilder {
     pub fn build(self) -> Result<Cluster> {
         ensure!((1..=9).contains(&self.nodes), "1 to 9 nodes, not {}", self.nodes);
         ensure!(!(self.keepable && self.delays), "relays end with this process: delays cannot be kept");
-        let bin = binaries::directory(self.binaries.clone())?;
+        let bin = binaries::directory(self.binaries.clone(), self.images.is_some())?;
         let names: Vec<String> = (1..=self.nodes).map(|number| format!("n{number}")).collect();
         let hosts: Vec<&str> = names.iter().map(String::as_str).collect();
         let lab = Lab::builder().hosts(&hosts).clients(&["c", "r"]).keepable(self.keepable).build()?;
@@ -95,7 +109,9 @@ impl ClusterBuilder {
              addr add {ADDRESS}/24 dev br0\n\
              link set br0 up"
         ))?;
-        let control = Control::spawn(management, &lab.dir().join("control"), bin, self.controllers)?;
+        let kubelets: &[String] = if self.images.is_some() { &names } else { &[] };
+        let parts = Parts { controllers: self.controllers, kubelets };
+        let control = Control::spawn(management, &lab.dir().join("control"), bin, parts)?;
         for node in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
             lab.node("r").ns().set_sysctl(node, "1")?;
         }
@@ -104,8 +120,13 @@ impl ClusterBuilder {
             .map(|(number, name)| self.node(&lab, &control, number, name))
             .collect::<Result<Vec<_>>>()?;
         let relays = if self.delays { relays(&control, self.nodes)? } else { Vec::new() };
+        let kubelets = match &self.images {
+            Some(images) => Some(Kubelets::new(lab.dir(), &control.bin, images)?),
+            None => None,
+        };
         let mut cluster = Cluster {
             proxies: None,
+            kubelets,
             nodes,
             relays,
             cuts: Mutex::new(BTreeSet::new()),
@@ -118,16 +139,24 @@ impl ClusterBuilder {
             node.machine.boot()?;
         }
         cluster.control.wait_ready()?;
-        cluster.deploy(&paths::workspace().join("deploy/base"))?;
-        for node in &cluster.nodes {
-            cluster.add_node_object(node.name())?;
-            cluster.write_token(node.name())?;
+        match &cluster.kubelets {
+            Some(kubelets) => all(&cluster.nodes, |node| kubelets.start(node))?,
+            None => {
+                cluster.deploy(&paths::workspace().join("deploy/base"))?;
+                for node in &cluster.nodes {
+                    cluster.add_node_object(node.name())?;
+                    cluster.write_token(node.name())?;
+                }
+            }
         }
         if cluster.builder.kube_proxy {
             let proxies = KubeProxies::new(&cluster)?;
             cluster.nodes.iter().try_for_each(|node| proxies.start(node))?;
             cluster.nodes.iter().try_for_each(|node| proxies.wait_ready(&cluster, node))?;
             cluster.proxies = Some(proxies);
+        }
+        if let Some(kubelets) = &cluster.kubelets {
+            cluster.nodes.iter().try_for_each(|node| kubelets.wait_ready(&cluster, node))?;
         }
         Ok(cluster)
     }
@@ -140,11 +169,25 @@ impl ClusterBuilder {
         }
         let token = lab.node(name).dir().join("token");
         let port = if self.delays { delay::FIRST_PORT + u16::from(number) - 1 } else { PORT };
-        let kubeconfig =
-            control.kubeconfig(&format!("{name}.kubeconfig"), port, &json!({ "tokenFile": token }))?;
-        let machine = Machine::new(name, ns.clone());
-        Ok(Arc::new(ClusterNode { name: name.to_owned(), number, machine, kubeconfig, token }))
+        let (mut disk, mut cgroup) = (None, None);
+        if self.images.is_some() {
+            fs::write(&token, kubelet_token(name))?;
+            disk = Some(disk::create(lab.node(name).dir())?);
+            cgroup = Some(Cgroup::create(format!("{}-{name}", lab.name()))?);
+        }
+        let user = json!({ "tokenFile": token });
+        let kubeconfig = control.kubeconfig(&format!("{name}.kubeconfig"), port, &user)?;
+        let machine = Machine::new(name, ns.clone(), disk.clone());
+        Ok(Arc::new(ClusterNode { name: name.to_owned(), number, machine, kubeconfig, token, disk, cgroup }))
     }
+}
+
+/// Does something for all nodes at once.
+fn all(nodes: &[Arc<ClusterNode>], work: impl Fn(&ClusterNode) -> Result<()> + Sync) -> Result<()> {
+    thread::scope(|scope| {
+        let parts: Vec<_> = nodes.iter().map(|node| scope.spawn(|| work(node))).collect();
+        parts.into_iter().try_for_each(|part| part.join().map_err(|_panic| anyhow!("a thread panicked"))?)
+    })
 }
 
 fn relays(control: &Control, nodes: u8) -> Result<Vec<Relay>> {

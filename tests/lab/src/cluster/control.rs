@@ -1,6 +1,7 @@
 //! The control plane: etcd, API server and controller manager, in the management network's own namespace.
 
 use std::{
+    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
 };
@@ -28,12 +29,22 @@ const ADMIN: &str = "admin-token";
 /// kube-proxy's.
 const PROXY: &str = "proxy-token";
 
+/// What there is besides etcd and the API server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parts<'a> {
+    /// kube-controller-manager, without what looks after nodes: tests set those's conditions.
+    pub(super) controllers: bool,
+    /// Nodes with kubelets, if they have any; then also all controllers and the scheduler.
+    pub(super) kubelets: &'a [String],
+}
+
 /// Its programs and files.
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) etcd: Server,
     pub(super) api: Server,
     pub(super) manager: Option<Server>,
+    scheduler: Option<Server>,
     _proxy: Server,
     pub(super) ns: NetNs,
     dir: PathBuf,
@@ -43,7 +54,7 @@ pub(super) struct Control {
 
 impl Control {
     /// Starts all of it, without waiting. `ns` has the address [`ADDRESS`].
-    pub(super) fn spawn(ns: NetNs, dir: &Path, bin: PathBuf, with_manager: bool) -> Result<Self> {
+    pub(super) fn spawn(ns: NetNs, dir: &Path, bin: PathBuf, parts: Parts<'_>) -> Result<Self> {
         fs::create_dir(dir).with_context(|| format!("creating {}", dir.display()))?;
         let program = |name: &str| bin.join(name).display().to_string();
         let path = |name: &str| dir.join(name).display().to_string();
@@ -66,7 +77,11 @@ impl Control {
         );
         etcd.spawn()?;
         let pki = Pki::create(dir, &[ADDRESS, "10.96.0.1", "127.0.0.1"])?;
-        let tokens = format!("{ADMIN},admin,1,system:masters\n{PROXY},system:kube-proxy,2,\n");
+        let with_nodes = !parts.kubelets.is_empty();
+        let mut tokens = format!("{ADMIN},admin,1,system:masters\n{PROXY},system:kube-proxy,2,\n");
+        for name in parts.kubelets {
+            writeln!(tokens, "{},system:node:{name},{name},system:nodes", kubelet_token(name))?;
+        }
         fs::write(dir.join("tokens.csv"), tokens)?;
         fs::write(dir.join("audit.yaml"), audit_policy().to_string())?;
         let admin = dir.join("admin.kubeconfig");
@@ -87,8 +102,14 @@ impl Control {
                 "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
                 format!("--token-auth-file={}", path("tokens.csv")),
                 "--authorization-mode=Node,RBAC".to_owned(),
-                // Pods are of no use here without the first, and nobody takes the second's taints away.
-                "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition".to_owned(),
+                match with_nodes {
+                    true => "--enable-admission-plugins=NodeRestriction",
+                    // Without them, pods are of no use, and nobody takes the second's taints away.
+                    false => "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition",
+                }
+                .to_owned(),
+                "--allow-privileged=true".to_owned(),
+                "--kubelet-preferred-address-types=InternalIP".to_owned(),
                 format!("--service-cluster-ip-range={SERVICE_RANGES}"),
                 format!("--audit-policy-file={}", path("audit.yaml")),
                 format!("--audit-log-path={}", path("audit.log")),
@@ -98,7 +119,8 @@ impl Control {
         );
         api.spawn()?;
         let control = Self {
-            manager: with_manager.then(|| manager(&ns, &bin, &admin, &pki)),
+            manager: (parts.controllers || with_nodes).then(|| manager(&ns, &bin, &admin, &pki, with_nodes)),
+            scheduler: with_nodes.then(|| scheduler(&ns, &bin, &admin)),
             _proxy: Server::new(
                 "kubectl proxy",
                 &ns,
@@ -126,7 +148,7 @@ impl Control {
     /// Waits until the API server answers, and starts what needs it.
     pub(super) fn wait_ready(&self) -> Result<()> {
         self.api.wait_ready()?;
-        self.manager.as_ref().map_or(Ok(()), Server::spawn)
+        [&self.manager, &self.scheduler].into_iter().flatten().try_for_each(Server::spawn)
     }
 
     /// Requests by the administrator.
@@ -168,17 +190,38 @@ impl Control {
     }
 }
 
-fn manager(ns: &NetNs, bin: &Path, admin: &Path, pki: &Pki) -> Server {
+/// The token of a node's kubelet.
+pub(super) fn kubelet_token(node: &str) -> String {
+    format!("{node}-token")
+}
+
+fn scheduler(ns: &NetNs, bin: &Path, admin: &Path) -> Server {
     let argv = vec![
+        bin.join("kube-scheduler").display().to_string(),
+        format!("--kubeconfig={}", admin.display()),
+        "--leader-elect=false".to_owned(),
+        "--bind-address=127.0.0.1".to_owned(),
+    ];
+    Server::new("kube-scheduler", ns, argv, Probe::None)
+}
+
+fn manager(ns: &NetNs, bin: &Path, admin: &Path, pki: &Pki, with_nodes: bool) -> Server {
+    let mut argv = vec![
         bin.join("kube-controller-manager").display().to_string(),
         format!("--kubeconfig={}", admin.display()),
         format!("--service-account-private-key-file={}", pki.accounts.display()),
         format!("--root-ca-file={}", pki.ca.display()),
         "--leader-elect=false".to_owned(),
         "--bind-address=127.0.0.1".to_owned(),
-        // There are no kubelets whose heartbeats it could see: tests set the nodes' conditions.
-        "--controllers=*,-node-lifecycle-controller,-node-ipam-controller".to_owned(),
     ];
+    if with_nodes {
+        // Each node's pods have the network that is written in its own files.
+        argv.push("--controllers=*,-node-ipam-controller".to_owned());
+        argv.extend(["--node-monitor-period=1s", "--node-monitor-grace-period=8s"].map(str::to_owned));
+    } else {
+        // There are no kubelets whose heartbeats it could see: tests set the nodes' conditions.
+        argv.push("--controllers=*,-node-lifecycle-controller,-node-ipam-controller".to_owned());
+    }
     Server::new("kube-controller-manager", ns, argv, Probe::None)
 }
 

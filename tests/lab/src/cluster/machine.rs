@@ -1,6 +1,7 @@
 //! A node's own mounts, processes and host name: what ends when it crashes.
 
 use std::{
+    path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -15,25 +16,37 @@ use crate::{
     start::{Namespaces, Place},
 };
 
-/// What the first process does before it says "up". Nothing of it is seen outside.
+/// What the first process does before it says "up". Nothing of it is seen outside. `$1` is the host's name, `$2` its
+/// [`disk`](super::disk), if it has one.
 const INIT: &str = "set -e
 mount --make-rprivate /
-# As a host has it that runs containers.
-mount --make-rshared /
 mount -t proc proc /proc
+[ -z \"$2\" ] || mount --rbind /sys/fs/cgroup \"$2/cgroup\"
 mount -t sysfs sysfs /sys
 mount -t bpf bpf /sys/fs/bpf
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/lock /run/netns
+if [ -n \"$2\" ]; then
+    mount --rbind \"$2/cgroup\" /sys/fs/cgroup
+    umount -R \"$2/cgroup\"
+    for dir in lib log; do mount --bind \"$2/$dir\" \"/var/$dir\"; done
+    cd \"$2/sysctl\"
+    for key in */* */*/*; do [ -d \"$key\" ] || mount --bind \"$key\" \"/proc/sys/$key\"; done
+    cd /
+fi
+# As a host has it that runs containers.
+mount --make-rshared /
 echo \"$1\" > /proc/sys/kernel/hostname
 echo up
-exec sleep infinity";
+# Whoever has lost its parent becomes a child of this shell, which waits for it, too.
+sleep infinity & wait";
 
 /// A computer that can be switched off and on; its network interfaces are not part of it.
 #[derive(Debug)]
 pub(super) struct Machine {
     name: String,
     ns: NetNs,
+    disk: Option<PathBuf>,
     up: Mutex<Option<Up>>,
 }
 
@@ -46,9 +59,9 @@ struct Up {
 }
 
 impl Machine {
-    /// One that is switched off.
-    pub(super) fn new(name: &str, ns: NetNs) -> Self {
-        Self { name: name.to_owned(), ns, up: Mutex::new(None) }
+    /// One that is switched off, with what was put on its [`disk`](super::disk), if it has one.
+    pub(super) fn new(name: &str, ns: NetNs, disk: Option<PathBuf>) -> Self {
+        Self { name: name.to_owned(), ns, disk, up: Mutex::new(None) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Up>> {
@@ -59,11 +72,19 @@ impl Machine {
     pub(super) fn boot(&self) -> Result<()> {
         let mut command = Command::new("sh");
         command.args(["-c", INIT, "init", &self.name]);
+        command.arg(self.disk.as_deref().unwrap_or(Path::new("")));
         let mut init = Process::spawn(&self.ns, Place::Own, command)?;
         init.wait_line(COMMAND_DEADLINE, |line| line == "up")?;
         let namespaces = Arc::new(Namespaces::of(init.pid())?);
         *self.lock() = Some(Up { init, namespaces, started: Vec::new() });
         Ok(())
+    }
+
+    /// Its first process, by its id outside.
+    pub(super) fn pid(&self) -> Result<u32> {
+        let guard = self.lock();
+        let up = guard.as_ref().with_context(|| format!("node {} is switched off", self.name))?;
+        Ok(up.init.pid())
     }
 
     /// Starts a program in it.

@@ -11,6 +11,7 @@ use anyhow::Result;
 
 use super::machine::Machine;
 use crate::{
+    cgroup::Cgroup,
     node::Node,
     ns::NetNs,
     process::{Output, Process},
@@ -36,6 +37,16 @@ pub(super) const fn pod_v6(number: u8) -> Ipv6Addr {
     Ipv6Addr::new(0xfd00, 0x244, number as u16, 0, 0, 0, 0, 1)
 }
 
+/// 10.244.1.0/24 for the first node: addresses of its pods, where there are any.
+pub(super) fn pod_network_v4(number: u8) -> String {
+    format!("{}/24", Ipv4Addr::new(10, 244, number, 0))
+}
+
+/// fd00:244:1::/64 for the first node.
+pub(super) fn pod_network_v6(number: u8) -> String {
+    format!("{}/64", Ipv6Addr::new(0xfd00, 0x244, number.into(), 0, 0, 0, 0, 0))
+}
+
 /// A node of a [`crate::Cluster`]: a [`Node`] with mounts, processes and a host name of its own.
 #[derive(Debug)]
 pub struct ClusterNode {
@@ -45,6 +56,10 @@ pub struct ClusterNode {
     pub(super) machine: Machine,
     pub(super) kubeconfig: PathBuf,
     pub(super) token: PathBuf,
+    /// What outlives a crash, with a kubelet.
+    pub(super) disk: Option<PathBuf>,
+    /// What its pods are in, with a kubelet. After the machine: it goes when nothing runs any more.
+    pub(super) cgroup: Option<Cgroup>,
 }
 
 impl ClusterNode {
@@ -54,7 +69,7 @@ impl ClusterNode {
         &self.name
     }
 
-    /// The kubeconfig of its agent, which names [`ClusterNode::token`].
+    /// The kubeconfig of its agent, which names [`ClusterNode::token`]; with a kubelet, that one's.
     #[must_use]
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
@@ -76,6 +91,24 @@ impl ClusterNode {
     #[must_use]
     pub fn pod_address(&self) -> Ipv4Addr {
         pod_v4(self.number)
+    }
+
+    /// Its first process, by its id outside of the node.
+    ///
+    /// # Errors
+    ///
+    /// If it is switched off.
+    pub fn pid(&self) -> Result<u32> {
+        self.machine.pid()
+    }
+
+    /// Its files as they are seen from outside while it is on: `/run`, `/sys/fs/bpf`, …
+    ///
+    /// # Errors
+    ///
+    /// If it is switched off.
+    pub fn root(&self) -> Result<PathBuf> {
+        Ok(PathBuf::from(format!("/proc/{}/root", self.pid()?)))
     }
 
     /// Starts a program on it: in its network, with its `/run`, `/sys/fs/bpf`, `/proc` and host name. It ends when
@@ -127,15 +160,21 @@ impl ClusterNode {
         let mut lines = format!(
             "addr add {v4}/24 dev mgmt0\n\
              addr add {v6}/64 dev mgmt0 nodad\n\
-             link set mgmt0 up\n\
-             addr replace {}/32 dev lo\n\
-             addr replace {}/128 dev lo nodad\n",
-            pod_v4(number),
-            pod_v6(number)
+             link set mgmt0 up\n"
         );
+        // Without a kubelet, what stands for pods are processes at an address of the node.
+        let pods = |number| match self.disk {
+            Some(_) => [pod_network_v4(number), pod_network_v6(number)],
+            None => [format!("{}/32", pod_v4(number)), format!("{}/128", pod_v6(number))],
+        };
+        if self.disk.is_none() {
+            let [v4, v6] = pods(number);
+            writeln!(lines, "addr replace {v4} dev lo\naddr replace {v6} dev lo nodad")?;
+        }
         for other in (1..=nodes).filter(|other| *other != number) {
-            writeln!(lines, "route replace {}/32 via {}", pod_v4(other), management_v4(other))?;
-            writeln!(lines, "route replace {}/128 via {}", pod_v6(other), management_v6(other))?;
+            let [v4, v6] = pods(other);
+            writeln!(lines, "route replace {v4} via {}", management_v4(other))?;
+            writeln!(lines, "route replace {v6} via {}", management_v6(other))?;
         }
         if let Some(nic) = router.nics().first() {
             writeln!(lines, "route replace default via {}", nic.v4)?;

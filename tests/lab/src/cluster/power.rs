@@ -4,8 +4,8 @@ use std::sync::PoisonError;
 
 use anyhow::Result;
 
-use super::{Cluster, Cut, node::ClusterNode};
-use crate::time::BootTime;
+use super::{Cluster, Cut, kubelet::BRIDGE, node::ClusterNode};
+use crate::{ns::COMMAND_DEADLINE, time::BootTime};
 
 impl Cluster {
     /// Switches a node off, as a power failure does: no process is left on it, and its links are down. Returns when
@@ -24,7 +24,8 @@ impl Cluster {
     }
 
     /// Switches a node on again: new links with the old addresses, nothing in `/run` and in bpffs, no rules, and a
-    /// kube-proxy if there was one. Its agent is for the caller to start.
+    /// kube-proxy if there was one. What a kubelet has stored is there, and it begins to start its pods; an agent that is
+    /// no pod is for the caller to start.
     ///
     /// # Errors
     ///
@@ -37,6 +38,12 @@ impl Cluster {
             self.lab.connect(lab_node, nic)?;
         }
         lab_node.ns().check(&["nft", "flush", "ruleset"])?;
+        if let Some(cgroup) = &node.cgroup {
+            // What containers have left would cost the kubelet seconds to remove.
+            cgroup.clear()?;
+            // Not there if it had no pods.
+            lab_node.ns().output(&["ip", "link", "del", BRIDGE], COMMAND_DEADLINE)?;
+        }
         self.connect(node)?;
         for nic in lab_node.nics() {
             lab_node.wait_usable(&nic.name)?;
@@ -47,6 +54,9 @@ impl Cluster {
             if matches!(cut, Cut::Management(cut) | Cut::Segment(cut) if cut == name) {
                 self.set_carrier(cut, "down")?;
             }
+        }
+        if let Some(kubelets) = &self.kubelets {
+            kubelets.start(node)?;
         }
         match &self.proxies {
             Some(proxies) => proxies.start(node),
