@@ -23,6 +23,7 @@ fn services_are_followed() {
     play(
         fleet,
         &[
+            ("metrics of the cluster", metrics),
             ("local follows endpoints", local),
             ("an address comes and goes", address),
             ("class", class),
@@ -97,6 +98,23 @@ fn metric(fleet: &Fleet, series: &str, value: f64) -> Result<()> {
         found.with_context(|| last.clone())?;
         let ready = http_get(client, address, "/readyz")?;
         ensure!(ready.code == 200, "{} is not ready: {}", node.name(), ready.body);
+    }
+    Ok(())
+}
+
+fn metrics(fleet: &mut Fleet) -> Result<()> {
+    metric(fleet, "responder_expected_nodes", 3.0)?;
+    metric(fleet, "responder_lease_duration_seconds", 1.0)?;
+    // Renewals come back by the watch, those of idle nodes seldom.
+    let client = fleet.cluster.host("c").ns();
+    for node in fleet.cluster.nodes() {
+        let address = (fleet.cluster.host(node.name()).nics()[0].v4, 7490).into();
+        wait_until(&format!("a renewal seen by {}", node.name()), SETTLED, || {
+            let metrics = http_get(client, address, "/metrics").ok()?;
+            let [seen, late] = ["_count", "_bucket{le=\"10.0\"}"]
+                .map(|series| metrics.metric(&format!("responder_watch_lag_seconds{series}")));
+            seen.filter(|seen| *seen > 0.0 && late == Some(*seen)).map(drop)
+        })?;
     }
     Ok(())
 }

@@ -17,10 +17,13 @@ const BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 /// So many renewals may be on their way back. A session whose renewals do not come back ends long before.
 const UNDERWAY: usize = 64;
 
+/// Histograms by the value of one label.
+type Histograms = Family<[(&'static str, &'static str); 1], Histogram, fn() -> Histogram>;
+
 /// Times of renewals.
 #[derive(Clone, Debug)]
 pub struct Renewals {
-    answers: Family<[(&'static str, &'static str); 1], Histogram, fn() -> Histogram>,
+    answers: Histograms,
     lag: Histogram,
     underway: Arc<Mutex<Underway>>,
 }
