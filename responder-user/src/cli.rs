@@ -20,7 +20,7 @@ use clap_complete::Shell;
 
 use self::{
     check::{CHECK_EXAMPLES, CheckArgs},
-    look::{WATCH_EXAMPLES, WatchArgs},
+    look::{LOG_EXAMPLES, LogArgs, WATCH_EXAMPLES, WatchArgs},
     operator::{
         CLAIMS_EXAMPLES, ClaimsArgs, DRAIN_EXAMPLES, DrainArgs, REBALANCE_EXAMPLES, RebalanceArgs,
         STATUS_EXAMPLES, StatusArgs,
@@ -44,7 +44,7 @@ Exit codes:
   2  wrong arguments, or a static file that cannot be used
   3  other XDP programs hold the interfaces; nothing was changed
   4  the host is not fit: no BPF file system, missing capabilities or kernel features
-  5  no agent and nothing pinned (status, watch)
+  5  no agent and nothing pinned (status, watch, log)
   6  not everything has moved in time, or has somewhere to go (drain, rebalance, claims)";
 
 const EXAMPLES: &str = "\
@@ -65,7 +65,7 @@ The kubeconfig is kubectl's: KUBECONFIG or ~/.kube/config. Options come behind t
 (kubectl responder status --context NAME). `responder --help` on a node has the commands that are about a host.";
 
 /// What kubectl's plugin does not list: commands about the host that they run on.
-const OF_A_HOST: [&str; 3] = ["run", "detach", "completions"];
+const OF_A_HOST: [&str; 4] = ["run", "log", "detach", "completions"];
 
 /// Answers ARP and Neighbor Solicitations for virtual IP addresses in the NIC driver.
 #[derive(Debug, Parser)]
@@ -99,6 +99,9 @@ enum Command {
     /// Look whether this host and its interfaces are fit, and what stands in the way.
     #[command(after_help = CHECK_EXAMPLES)]
     Check(Box<CheckArgs>),
+    /// Show or change the level of the running agent's log.
+    #[command(after_help = LOG_EXAMPLES)]
+    Log(LogArgs),
     /// Stop answering and remove programs, links and maps: every trace.
     #[command(after_help = "Examples:\n  systemctl stop responder && responder detach\n  responder detach \
         --bpffs /sys/fs/bpf/other")]
@@ -154,6 +157,7 @@ impl Cli {
             Command::Rebalance(args) => block_on(args.run())?,
             Command::Claims(args) => block_on(args.run())?,
             Command::Check(args) => block_on(args.run())?,
+            Command::Log(args) => block_on(args.run())?,
             Command::Detach(place) => detach::run(&place.bpffs, &place.run_dir),
             Command::Completions { shell } => {
                 // Not straight to standard output, whose end would be a panic.

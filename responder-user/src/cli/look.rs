@@ -1,4 +1,4 @@
-//! The arguments of the commands that look at what happens: `watch`.
+//! The arguments of the commands that look at what happens: `watch`, `log`.
 
 use std::process::ExitCode;
 
@@ -7,8 +7,10 @@ use clap::{Args, builder::BoolishValueParser};
 
 use super::{NoAgent, PlaceArgs, cluster::AccessArgs, operator::connect};
 use crate::{
+    control,
     operator::is_known,
     program::{self, Called},
+    status::say,
     watch,
 };
 
@@ -17,6 +19,16 @@ Examples:
   responder watch                              # this host's agent: every gain, loss, announcement and conflict
   responder watch --json | grep conflict
   responder watch --cluster                    # the cluster, from any machine: who holds what, and who lives";
+
+pub(super) const LOG_EXAMPLES: &str = "\
+Examples:
+  responder log                                # the level as it is
+  responder log debug
+  responder log info,responder_user::cluster=debug
+  kubectl exec -n l2-responder PODNAME -- responder log debug
+
+It lasts until the agent ends, and begins with RESPONDER_LOG. There is no line for a packet at any level but trace, and
+with --ebpf-log debug.";
 
 #[derive(Debug, Args)]
 pub(super) struct WatchArgs {
@@ -45,5 +57,28 @@ impl WatchArgs {
         let operator = connect(&place.run_dir, &access, None).await?;
         watch::cluster(&operator, json).await?;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LogArgs {
+    /// The new level: error, warn, info, debug or trace; also of single modules (`info,responder_user::cluster=debug`).
+    #[arg(value_name = "LEVEL")]
+    level: Option<String>,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+impl LogArgs {
+    pub(super) async fn run(self) -> Result<ExitCode> {
+        let Self { level, place } = self;
+        match control::ask_log(&place.run_dir, level.as_deref()).await? {
+            None => Err(NoAgent(place.run_dir).into()),
+            Some(Err(reason)) => Err(super::Usage(reason).into()),
+            Some(Ok(level)) => {
+                say(level)?;
+                Ok(ExitCode::SUCCESS)
+            }
+        }
     }
 }
