@@ -20,7 +20,7 @@ use clap_complete::Shell;
 
 use self::{
     check::{CHECK_EXAMPLES, CheckArgs},
-    look::{LOG_EXAMPLES, LogArgs, WATCH_EXAMPLES, WatchArgs},
+    look::{LOG_EXAMPLES, LogArgs, WATCH_EXAMPLES, WHY_EXAMPLES, WatchArgs, WhyArgs},
     operator::{
         CLAIMS_EXAMPLES, ClaimsArgs, DRAIN_EXAMPLES, DrainArgs, REBALANCE_EXAMPLES, RebalanceArgs,
         STATUS_EXAMPLES, StatusArgs,
@@ -45,7 +45,8 @@ Exit codes:
   3  other XDP programs hold the interfaces; nothing was changed
   4  the host is not fit: no BPF file system, missing capabilities or kernel features
   5  no agent and nothing pinned (status, watch, log)
-  6  not everything has moved in time, or has somewhere to go (drain, rebalance, claims)";
+  6  not everything has moved in time, or has somewhere to go (drain, rebalance, claims)
+  7  the address is not answered (why)";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -53,12 +54,14 @@ Examples:
   responder run --static vips.toml       # answer for the addresses in the file
   responder run --node-name n1           # in a cluster: for the addresses of Services
   responder status                       # what is answered, and by which program; in a cluster, by which node
+  responder why 192.0.2.10               # why this address is answered or not, and by whom
   responder drain --node n1              # before maintenance of a cluster's node
   responder run --help                   # what the file looks like";
 
 const PLUGIN_EXAMPLES: &str = "\
 Examples:
   kubectl responder status               # nodes, claims, and which address is answered by which node
+  kubectl responder why 192.0.2.10       # why this address is answered or not, and by whom
   kubectl responder drain --node n1      # before maintenance of a node
 
 The kubeconfig is kubectl's: KUBECONFIG or ~/.kube/config. Options come behind the command
@@ -87,6 +90,9 @@ enum Command {
     /// Follow what happens: gained, lost, announced, conflicts; in a cluster who holds what.
     #[command(after_help = WATCH_EXAMPLES)]
     Watch(WatchArgs),
+    /// Say why an address is answered or not, and by whom, from its Service to its counters.
+    #[command(after_help = WHY_EXAMPLES)]
+    Why(Box<WhyArgs>),
     /// Have a node of the cluster hand over what it holds, and take nothing until that is undone.
     #[command(after_help = DRAIN_EXAMPLES)]
     Drain(DrainArgs),
@@ -153,6 +159,7 @@ impl Cli {
             Command::Run(args) => args.run(),
             Command::Status(args) => block_on(args.run())?,
             Command::Watch(args) => block_on(args.run())?,
+            Command::Why(args) => block_on(args.run())?,
             Command::Drain(args) => block_on(args.run())?,
             Command::Rebalance(args) => block_on(args.run())?,
             Command::Claims(args) => block_on(args.run())?,

@@ -14,7 +14,7 @@
 //! * [`control`] and [`journal`]: what the agent tells others, and how.
 //! * [`metrics`]: that for machines: metrics and health over HTTP.
 //! * [`overview`]: a whole cluster at a glance; [`operator`]: read for commands.
-//! * [`status`], [`watch`], [`drain`], [`rebalance`], [`recount`], [`check`], [`detach`]: the operator's other
+//! * [`status`], [`watch`], [`why`], [`drain`], [`rebalance`], [`recount`], [`check`], [`detach`]: the operator's other
 //!   commands.
 //! * [`telemetry`]: the log. [`program`]: what this program is called.
 
@@ -40,3 +40,4 @@ pub mod recount;
 pub mod status;
 pub mod telemetry;
 pub mod watch;
+pub mod why;
