@@ -43,7 +43,7 @@ Exit codes:
   1  failed; the reason is on standard error
   2  wrong arguments, or a static file that cannot be used
   3  other XDP programs hold the interfaces; nothing was changed
-  4  the host is not fit: no BPF file system, missing capabilities or kernel features
+  4  the host is not fit: no BPF file system, missing capabilities or kernel features; or the cluster (check)
   5  no agent and nothing pinned (status, watch, log)
   6  not everything has moved in time, or has somewhere to go (drain, rebalance, claims)
   7  the address is not answered (why)";
@@ -62,6 +62,7 @@ const PLUGIN_EXAMPLES: &str = "\
 Examples:
   kubectl responder status               # nodes, claims, and which address is answered by which node
   kubectl responder why 192.0.2.10       # why this address is answered or not, and by whom
+  kubectl responder check --cluster      # rights, clocks, latency, other announcers, addresses
   kubectl responder drain --node n1      # before maintenance of a node
 
 The kubeconfig is kubectl's: KUBECONFIG or ~/.kube/config. Options come behind the command
@@ -102,7 +103,7 @@ enum Command {
     /// Change the number of groups that the cluster's addresses are spread over.
     #[command(after_help = CLAIMS_EXAMPLES)]
     Claims(ClaimsArgs),
-    /// Look whether this host and its interfaces are fit, and what stands in the way.
+    /// Look whether this host and its interfaces are fit, or the cluster, and what stands in the way.
     #[command(after_help = CHECK_EXAMPLES)]
     Check(Box<CheckArgs>),
     /// Show or change the level of the running agent's log.
