@@ -6,6 +6,8 @@ mod look;
 mod metrics;
 mod operator;
 mod run;
+#[cfg(test)]
+mod tests;
 
 use std::{
     io::{self, Write as _},
