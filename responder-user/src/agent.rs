@@ -2,7 +2,7 @@
 //!
 //! * this file: what the agent holds, and its loop.
 //! * `reconcile`: links and plans made true.
-//! * `announce`: bursts sent.
+//! * `announce`: bursts sent. `causes`: why addresses come and go.
 //! * `events`: what the kernel reports.
 //! * `source`: where the addresses and the deadline come from: a static file, or a cluster.
 //! * `file`: the static file followed.
@@ -12,6 +12,7 @@
 //! * `signals`: what it is told.
 
 mod announce;
+mod causes;
 mod cluster;
 mod events;
 mod file;

@@ -1,5 +1,6 @@
-//! `responder check`: what will work on this host and what will not, and why.
+//! `responder check`: what will work on this host and what will not, and why; `--cluster`: the same of a cluster.
 
+pub mod cluster;
 mod host;
 mod links;
 
@@ -11,6 +12,8 @@ use std::{
 
 use anyhow::Result;
 use serde::Serialize;
+
+use crate::program;
 
 pub use host::{ShiftedClock, explain_unfit};
 
@@ -51,7 +54,12 @@ impl Finding {
 pub async fn run(bpffs: &Path, interfaces: &[String], json: bool) -> Result<ExitCode> {
     let mut findings = host::check(bpffs);
     findings.extend(links::check(bpffs, interfaces).await?);
-    match print(&findings, json) {
+    print_and_judge(&findings, json)
+}
+
+/// Prints, and says by the exit code whether something is bad.
+pub(crate) fn print_and_judge(findings: &[Finding], json: bool) -> Result<ExitCode> {
+    match print(findings, json) {
         // Whoever read the output has had enough.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
         other => other?,
@@ -72,7 +80,7 @@ fn print(findings: &[Finding], json: bool) -> io::Result<()> {
             Verdict::Limited => "limited",
             Verdict::Bad => "BAD    ",
         };
-        writeln!(out, "{mark}  {about:<14} {text}")?;
+        writeln!(out, "{mark}  {about:<14} {}", program::called().speak(text))?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The agent's control socket: a line in, lines of JSON out.
 //!
 //! `status` is answered with one [`AgentStatus`]; `watch` with one [`Happening`] a line until the client hangs
-//! up. The socket is for root alone.
+//! up; `log` and `log LEVEL` with the level, or why it is none. The socket is for root alone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +15,7 @@ use std::{
 };
 
 use responder_leadership::{id::NodeName, machine::Overview, settings::Times};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
@@ -27,14 +27,15 @@ use crate::{
     datapath::xdp::{Attempt, WantedMode},
     decision::services::{Refused, Rules},
     journal::Happening,
+    telemetry,
 };
 
 /// How long a client or the agent may take for a line.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Clients at a time; more wait. Whoever opens thousands of connections must not take the agent's descriptors.
 const CLIENTS: usize = 16;
-/// What a client may send, in bytes: all requests are one short word.
-const REQUEST: u64 = 64;
+/// What a client may send, in bytes: all requests are one short line.
+const REQUEST: u64 = 1024;
 /// Before clients are accepted again after the system had no room for one.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -259,7 +260,18 @@ async fn client(
                 _ = requests.read_line(&mut closed) => return,
             }
         },
+        request if request == "log" || request.starts_with("log ") => {
+            reply_line(&mut stream, &log_level(request.strip_prefix("log "))).await.ok();
+        }
         other => tracing::debug!(request = other, "unknown request on the control socket"),
+    }
+}
+
+/// The level of the log, as it is after this.
+fn log_level(wanted: Option<&str>) -> Result<String, String> {
+    match wanted.map_or(Ok(()), |wanted| telemetry::set_level(wanted.trim())) {
+        Ok(()) => Ok(telemetry::level().unwrap_or_default()),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -275,13 +287,29 @@ async fn reply_line<T: Serialize>(stream: &mut OwnedWriteHalf, value: &T) -> io:
 ///
 /// If it answers with something else.
 pub async fn ask_status(run_dir: &Path) -> io::Result<Option<AgentStatus>> {
+    ask(run_dir, "status").await
+}
+
+/// Asks the agent for the level of its log, or to change it; the inner error: why it does not. `None`: no agent
+/// answers in `run_dir`.
+///
+/// # Errors
+///
+/// If it answers with something else.
+pub async fn ask_log(run_dir: &Path, level: Option<&str>) -> io::Result<Option<Result<String, String>>> {
+    // One line, whatever is in it.
+    let level: String = level.unwrap_or_default().split_whitespace().collect();
+    ask(run_dir, format!("log {level}").trim_end()).await
+}
+
+async fn ask<T: DeserializeOwned>(run_dir: &Path, request: &str) -> io::Result<Option<T>> {
     let Ok(stream) = UnixStream::connect(socket_path(run_dir)).await else {
         return Ok(None);
     };
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
     let asked = async {
-        stream.write_all(b"status\n").await?;
+        stream.write_all(format!("{request}\n").as_bytes()).await?;
         stream.read_line(&mut line).await
     };
     match timeout(PATIENCE, asked).await {

@@ -15,6 +15,9 @@ pub enum Happening {
         vip: IpAddr,
         /// The link's name.
         link: String,
+        /// Why.
+        #[serde(default)]
+        cause: String,
     },
     /// An earlier agent had the VIP answered here, and it goes on.
     Kept {
@@ -22,6 +25,9 @@ pub enum Happening {
         vip: IpAddr,
         /// The link's name.
         link: String,
+        /// Why.
+        #[serde(default)]
+        cause: String,
     },
     /// The VIP is not answered here any more.
     Lost {
@@ -29,6 +35,9 @@ pub enum Happening {
         vip: IpAddr,
         /// The link's name.
         link: String,
+        /// Why.
+        #[serde(default)]
+        cause: String,
     },
     /// A gratuitous ARP or an unsolicited Neighbor Advertisement has been sent.
     Announced {
@@ -99,9 +108,9 @@ impl Happening {
     /// Writes it to the log: a line for each change, at a level that says whether somebody should look.
     pub fn log(&self) {
         match self {
-            Self::Gained { vip, link } => tracing::info!(%vip, %link, "gained"),
-            Self::Kept { vip, link } => tracing::info!(%vip, %link, "kept"),
-            Self::Lost { vip, link } => tracing::info!(%vip, %link, "lost"),
+            Self::Gained { vip, link, cause } => tracing::info!(%vip, %link, %cause, "gained"),
+            Self::Kept { vip, link, cause } => tracing::info!(%vip, %link, %cause, "kept"),
+            Self::Lost { vip, link, cause } => tracing::info!(%vip, %link, %cause, "lost"),
             Self::Announced { vip, link, mac } => tracing::trace!(%vip, %link, %mac, "announced"),
             Self::Conflict { vip, link, claimer, by, claims } => {
                 tracing::warn!(%vip, %link, %claimer, %by, claims, "another station claims this address");
@@ -124,9 +133,9 @@ impl Happening {
 impl std::fmt::Display for Happening {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Gained { vip, link } => write!(f, "gained        {vip} on {link}"),
-            Self::Kept { vip, link } => write!(f, "kept          {vip} on {link}"),
-            Self::Lost { vip, link } => write!(f, "lost          {vip} on {link}"),
+            Self::Gained { vip, link, cause } => write!(f, "gained        {vip} on {link}: {cause}"),
+            Self::Kept { vip, link, cause } => write!(f, "kept          {vip} on {link}: {cause}"),
+            Self::Lost { vip, link, cause } => write!(f, "lost          {vip} on {link}: {cause}"),
             Self::Announced { vip, link, mac } => write!(f, "announced     {vip} on {link} at {mac}"),
             Self::Conflict { vip, link, claimer, by, claims } => {
                 write!(f, "conflict      {vip} on {link} claimed by {claimer} ({by}, {claims} so far)")

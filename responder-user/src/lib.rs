@@ -14,8 +14,9 @@
 //! * [`control`] and [`journal`]: what the agent tells others, and how.
 //! * [`metrics`]: that for machines: metrics and health over HTTP.
 //! * [`overview`]: a whole cluster at a glance; [`operator`]: read for commands.
-//! * [`status`], [`drain`], [`rebalance`], [`recount`], [`check`], [`detach`]: the operator's other commands.
-//! * [`telemetry`]: the log.
+//! * [`status`], [`watch`], [`why`], [`drain`], [`rebalance`], [`recount`], [`check`], [`detach`]: the operator's other
+//!   commands.
+//! * [`telemetry`]: the log. [`program`]: what this program is called.
 
 pub mod agent;
 pub mod check;
@@ -33,7 +34,10 @@ pub mod net;
 mod notes;
 pub mod operator;
 pub mod overview;
+pub mod program;
 pub mod rebalance;
 pub mod recount;
 pub mod status;
 pub mod telemetry;
+pub mod watch;
+pub mod why;

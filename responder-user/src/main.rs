@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use responder_user::cli::{Cli, fail};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_env();
     match cli.run() {
         Ok(code) => code,
         Err(error) => fail(&error),

@@ -2,7 +2,7 @@
 //!
 //! * [`link`], [`watch`]: which links there are, followed by netlink events.
 //! * [`xdp`], [`tc`], [`ethtool`]: what runs on a link and what its driver does.
-//! * [`groups`], [`packet`]: what a link receives and what is sent on it.
+//! * [`groups`], [`packet`], [`listen`]: what a link receives, what is sent on it and what is heard.
 //! * [`sysctl`], [`boot`]: a setting and a clock.
 //!
 //! Everything acts in the network namespace of the calling thread (a socket stays in the one where it was made).
@@ -12,6 +12,7 @@ mod decode;
 pub mod ethtool;
 pub mod groups;
 pub mod link;
+pub mod listen;
 mod netlink;
 pub mod packet;
 pub mod sysctl;

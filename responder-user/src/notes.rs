@@ -46,24 +46,31 @@ pub(crate) fn text(note: &Note) -> String {
     }
 }
 
-/// A line in the log.
+/// A line in the log: the sentence, and its parts as fields.
 pub(crate) fn log(note: &Note) {
     let text = text(note);
+    let name = |id: &Option<SessionId>| id.as_ref().map(ToString::to_string).unwrap_or_default();
     match note {
-        Note::SessionStarted { .. }
-        | Note::SessionAdopted { .. }
-        | Note::Took { .. }
-        | Note::Received { .. }
-        | Note::HandedOver { .. }
-        | Note::Excepted { .. } => tracing::info!("{text}"),
-        Note::SessionLost { .. }
-        | Note::WatchStale
-        | Note::RenewalFailed { .. }
-        | Note::Revoked { .. }
-        | Note::GroupLost { .. }
-        | Note::BadLease { .. }
-        | Note::WriteRefused { .. }
-        | Note::MoveRefused { .. } => tracing::warn!("{text}"),
-        Note::NameInUse { .. } => tracing::error!("{text}"),
+        Note::SessionStarted { incarnation } | Note::SessionAdopted { incarnation } => {
+            tracing::info!(incarnation = incarnation.0, "{text}");
+        }
+        Note::Took { group, from } | Note::Received { group, from } => {
+            tracing::info!(claim = group, from = name(from), "{text}");
+        }
+        Note::HandedOver { group, to, reason } => {
+            tracing::info!(claim = group, to = name(to), cause = reason, "{text}");
+        }
+        Note::Excepted { group, vips } => tracing::info!(claim = group, vips = vips.len(), "{text}"),
+        Note::SessionLost { reason } => tracing::warn!(cause = reason, "{text}"),
+        Note::WatchStale => tracing::warn!("{text}"),
+        Note::RenewalFailed { reason, failures } => tracing::warn!(cause = reason, failures, "{text}"),
+        Note::Revoked { session, reason } => tracing::warn!(%session, cause = reason, "{text}"),
+        Note::GroupLost { group, reason } | Note::MoveRefused { group, reason } => {
+            tracing::warn!(claim = group, cause = reason, "{text}");
+        }
+        Note::BadLease { object, reason } | Note::WriteRefused { object, reason } => {
+            tracing::warn!(%object, cause = reason, "{text}");
+        }
+        Note::NameInUse { datapath } => tracing::error!(datapath, "{text}"),
     }
 }

@@ -51,6 +51,9 @@ pub enum Prefer {
     Own,
 }
 
+/// Sessions as they are followed: version, and when it was last seen to change.
+pub type Followed = BTreeMap<NodeName, (Option<String>, Option<Instant>)>;
+
 /// A connection for an operator.
 pub struct Operator {
     /// For single reads and writes.
@@ -122,6 +125,11 @@ impl Operator {
     /// Reads everything; what cannot be read is a problem of the view and nothing else. Sessions that look expired are
     /// looked at again, in case this machine's clock is wrong.
     pub async fn look(&self) -> ClusterView {
+        self.look_closely().await.1
+    }
+
+    /// The same, with what was read.
+    pub async fn look_closely(&self) -> (Facts, ClusterView) {
         let mut problems = Vec::new();
         let (leases, services, slices, nodes) = tokio::join!(
             read::leases(&self.client, &self.namespace),
@@ -138,7 +146,14 @@ impl Operator {
         facts.nodes = kept(nodes, without, &mut problems);
         facts.problems = problems;
         self.look_again(&mut facts).await;
-        view(&facts)
+        let view = view(&facts);
+        (facts, view)
+    }
+
+    /// From now on, what an agent announces.
+    pub fn follow_rules(&mut self, agent: &LeadershipStatus) {
+        self.rules = agent.rules.clone();
+        self.protected.insert(Protected::Gateway, agent.gateways.clone());
     }
 
     /// Reads the Leases alone.
@@ -149,6 +164,30 @@ impl Operator {
     pub async fn glance(&self) -> Result<ClusterView, ReadError> {
         let leases = read::leases(&self.client, &self.namespace).await?;
         Ok(view(&self.facts(Some(leases))))
+    }
+
+    /// Reads the Leases alone, again and again: a session that is renewed meanwhile lives, whatever the clocks say.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadError`].
+    pub async fn glance_again(&self, followed: &mut Followed) -> Result<ClusterView, ReadError> {
+        let leases = read::leases(&self.client, &self.namespace).await?;
+        let now = Instant::now();
+        for (node, version) in versions(&leases) {
+            let (known, changed) = followed.entry(node).or_insert_with(|| (version.clone(), None));
+            if *known != version {
+                (*known, *changed) = (version, Some(now));
+            }
+        }
+        let mut facts = self.facts(Some(leases));
+        for (node, lease) in late(&facts) {
+            let changed = followed.get(&node).and_then(|(_, changed)| *changed);
+            if changed.is_some_and(|changed| now.duration_since(changed) <= lease) {
+                facts.seen_alive.insert(node);
+            }
+        }
+        Ok(view(&facts))
     }
 
     fn facts(&self, leases: Option<Vec<Lease>>) -> Facts {

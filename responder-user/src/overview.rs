@@ -2,16 +2,17 @@
 //!
 //! * this file: facts in, view out.
 //! * `sessions`: nodes and their agents. `claims`: who holds the groups, and who should. `vips`: who answers, and why.
-//! * `render`: for people.
+//! * `render`: for people. [`news`]: what has changed between two looks.
 //!
 //! The Leases' own times are compared with this machine's clock, which nothing of the protocol ever does: here it is
 //! for people. A session that looks expired by it may be renewed all the same; see [`Facts::seen_alive`].
 
 mod claims;
+pub mod news;
 mod render;
 mod sessions;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod vips;
 
 use std::{
@@ -175,7 +176,7 @@ fn claim_count(facts: &Facts, problems: &mut Vec<String>) -> Option<NonZeroU16> 
 }
 
 /// The Services, as an agent sees them.
-fn services(facts: &Facts) -> Services {
+pub(crate) fn services(facts: &Facts) -> Services {
     let mut services = Services::new(facts.rules.clone());
     for (what, addresses) in &facts.protected {
         services.protect(*what, addresses.clone());

@@ -20,7 +20,7 @@ use responder_common::{
     layout::{STANDBY_SLOT, VIPS4},
     outcome::Outcome,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::render::Paint;
 use crate::{
@@ -29,6 +29,7 @@ use crate::{
     net::boot,
     operator::{self, Operator, Prefer, Where},
     overview::{self, ClusterView, Shown},
+    program,
 };
 
 /// What to show.
@@ -82,7 +83,7 @@ pub struct Status {
 }
 
 /// The fence, relative to now.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct FenceStatus {
     /// Until nothing is answered any more, in ms; negative: since when.
     pub deadline_left_ms: i64,
@@ -93,7 +94,7 @@ pub struct FenceStatus {
 }
 
 /// A link in the maps.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PinnedLinkStatus {
     /// Its index.
     pub ifindex: u32,
@@ -110,7 +111,7 @@ pub struct PinnedLinkStatus {
 }
 
 /// What becomes of questions for an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VipState {
     /// Answered.
@@ -126,7 +127,7 @@ pub enum VipState {
 }
 
 /// An address in the maps.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VipStatus {
     /// The address.
     pub vip: IpAddr,
@@ -225,11 +226,11 @@ fn text(out: &mut impl io::Write, report: &Report, shown: &Shown) -> io::Result<
 
 /// A line for the operator.
 pub(crate) fn say(line: impl std::fmt::Display) -> io::Result<()> {
-    until_closed(writeln!(io::stdout(), "{line}"))
+    until_closed(writeln!(io::stdout(), "{}", program::called().speak(&line.to_string())))
 }
 
 /// Whoever read the output has had enough.
-fn until_closed(printed: io::Result<()>) -> io::Result<()> {
+pub(crate) fn until_closed(printed: io::Result<()>) -> io::Result<()> {
     match printed {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,

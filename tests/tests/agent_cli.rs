@@ -44,8 +44,19 @@ fn subcommands() -> Vec<String> {
 #[test]
 fn every_command_has_examples_and_every_flag_a_variable() {
     let commands = subcommands();
-    for wanted in ["run", "status", "watch", "drain", "rebalance", "claims", "check", "detach", "completions"]
-    {
+    for wanted in [
+        "run",
+        "status",
+        "watch",
+        "why",
+        "drain",
+        "rebalance",
+        "claims",
+        "check",
+        "log",
+        "detach",
+        "completions",
+    ] {
         assert!(commands.contains(&wanted.to_owned()), "{commands:?}");
     }
     let help = stdout(&["--help"]);
@@ -127,7 +138,9 @@ fn wrong_arguments_say_what_would_be_right() {
 fn without_an_agent_status_and_watch_say_so() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().to_str().unwrap();
-    for (command, message) in [("status", "nothing is pinned at"), ("watch", "no agent answers in")] {
+    for (command, message) in
+        [("status", "nothing is pinned at"), ("watch", "no agent answers in"), ("log", "no agent answers in")]
+    {
         let output = responder(&[command, "--bpffs", &format!("{dir}/none"), "--run-dir", dir]);
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(text.contains(message) && text.contains("responder run"), "{text}");
@@ -285,10 +298,12 @@ fn watch_for_people_and_for_programs() {
     .unwrap();
     agent.write(&file.clone().own(&[v4(40)])).unwrap();
     people.wait_line(SOON, |l| l == "configured    2 addresses, 0 refused").unwrap();
-    people.wait_line(SOON, |l| l == "gained        192.0.2.40 on eth0").unwrap();
+    let gained = "gained        192.0.2.40 on eth0: the static file names it, and the link is ready";
+    people.wait_line(SOON, |l| l == gained).unwrap();
     people.wait_line(SOON, |l| l == "announced     192.0.2.40 on eth0 at 02:00:00:00:00:51").unwrap();
     agent.write(&file).unwrap();
-    people.wait_line(SOON, |l| l == "lost          192.0.2.40 on eth0").unwrap();
+    let lost = "lost          192.0.2.40 on eth0: the static file does not name it any more";
+    people.wait_line(SOON, |l| l == lost).unwrap();
     agent.commands().write("vips = [7]").unwrap();
     people.wait_line(SOON, |l| l.starts_with("rejected ") && l.contains("static.toml:1: a VIP is")).unwrap();
     let foreign = Mac([2, 0, 0, 0, 0, 0xee]);

@@ -57,11 +57,9 @@ impl Agent {
     pub(super) fn begin_announcement(&mut self, at: VipAt) {
         if let Some(link) = self.plan.links.get(&at.ifindex).filter(|_| self.answers(&at)) {
             let known = self.actual.announcing.insert(at, link.mac).is_some();
-            let (vip, link) = (at.ip, link.name.clone());
-            if self.kept.remove(&at) {
-                self.tell(Happening::Kept { vip, link });
-            } else if !known {
-                self.tell(Happening::Gained { vip, link });
+            // Another hardware address is no change of ownership.
+            if !known || self.kept.contains(&at) {
+                self.tell_gained(at);
             }
             self.begin_burst(at, now());
         }

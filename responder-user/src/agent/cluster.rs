@@ -6,9 +6,11 @@
 //! * `inputs`: what the machine is told.
 //! * `effects`: what the machine wants.
 //! * `leaving`: giving everything up, to end or to begin anew.
+//! * `causes`: why addresses come and go.
 //! * `slots`: which slot an address is in.
 //! * `voice`: Events on Services, and the status.
 
+mod causes;
 mod connect;
 mod effects;
 mod inputs;
@@ -30,6 +32,7 @@ use k8s_openapi::api::core::v1::Node;
 use responder_common::layout::{FIRST_GROUP_SLOT, Owner};
 use responder_leadership::{
     event::{Event, Holdings},
+    group::group_of,
     id::{Group, Incarnation, NodeName},
     machine::{Adopted, Machine},
     settings::Times,
@@ -37,8 +40,11 @@ use responder_leadership::{
 use tokio::task::JoinHandle;
 
 pub(super) use self::connect::{Connected, Input, Inputs, connect};
-use self::leaving::Leaving;
-use self::slots::{moved, owned, slot};
+use self::{
+    causes::Causes,
+    leaving::Leaving,
+    slots::{moved, owned, slot},
+};
 use super::Agent;
 use crate::{
     cluster::{client::Access, events::Publisher, leases::Leases, record::Agreed, writes::Writer},
@@ -101,6 +107,8 @@ pub(super) struct Cluster {
     answered: bool,
     /// What the machine told last, and when.
     notes: VecDeque<(Duration, String)>,
+    /// Why what is answered changes.
+    causes: Causes,
     /// There while everything is being handed over.
     leaving: Option<Leaving>,
     /// How often a machine has begun.
@@ -145,6 +153,7 @@ impl Cluster {
             deadline: None,
             answered: false,
             notes: VecDeque::new(),
+            causes: Causes::default(),
             leaving: None,
             begun: 0,
         }
@@ -153,6 +162,29 @@ impl Cluster {
     /// The deadline; `None`: the predecessor's still holds.
     pub(super) const fn deadline(&self) -> Option<Duration> {
         self.deadline
+    }
+
+    /// Why an address is announced here from now on.
+    pub(super) fn why_gained(&mut self, vip: IpAddr) -> String {
+        let (Some(player), Some(holdings)) = (&self.player, &self.holdings) else {
+            return "the agent before answered for it".to_owned();
+        };
+        self.causes.of_gain(vip, group_of(vip, player.claims), holdings.exceptions.contains(&vip))
+    }
+
+    /// Why an address is not announced here any more, of which the plan knows (`planned`) or not.
+    pub(super) fn why_lost(&self, vip: IpAddr, planned: bool) -> String {
+        let Some(player) = &self.player else {
+            return "the session that it was answered by does not go on".to_owned();
+        };
+        if planned {
+            return self.causes.of_loss(vip, group_of(vip, player.claims));
+        }
+        if self.services.demands().contains_key(&vip) {
+            return "no link of this node covers it any more".to_owned();
+        }
+        let refused = self.services.refusals().iter().find(|(refused, _)| refused.address.parse() == Ok(vip));
+        refused.map_or_else(|| "no Service has it any more".to_owned(), |(_, reason)| format!("it {reason}"))
     }
 
     /// When the machine wants to be told the time.

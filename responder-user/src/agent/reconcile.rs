@@ -157,7 +157,7 @@ impl Agent {
                 self.bursts.lose(&at);
                 self.actual.announcing.remove(&at);
                 self.announced.remove(&at);
-                self.tell(Happening::Lost { vip: at.ip, link: self.link_name(at.ifindex) });
+                self.tell_lost(at);
             }
             Step::SetLink(index, link) => match self.maps.set_link(index, &link) {
                 Ok(()) => drop(self.actual.links.insert(index, Some(link))),

@@ -96,7 +96,7 @@ fn missing_capabilities() -> Vec<(&'static str, &'static str)> {
     let has = |n: u32| have & 1 << n != 0;
     CAPABILITIES
         .iter()
-        .filter(|(n, name, _)| !has(*n) && !(OF_SYS_ADMIN.contains(name) && has(SYS_ADMIN)))
+        .filter(|(n, name, _)| !(has(*n) || OF_SYS_ADMIN.contains(name) && has(SYS_ADMIN)))
         .map(|(_, name, purpose)| (*name, *purpose))
         .collect()
 }

@@ -28,7 +28,7 @@ pub(super) struct AccessArgs {
     #[arg(long, env = "RESPONDER_CONTEXT", value_name = "NAME")]
     context: Option<String>,
     /// Namespace of the agents' Leases; l2-responder by default, for commands that of the agent on this host.
-    #[arg(long, env = "RESPONDER_NAMESPACE", value_name = "NAME")]
+    #[arg(short, long, env = "RESPONDER_NAMESPACE", value_name = "NAME")]
     pub(super) namespace: Option<String>,
 }
 

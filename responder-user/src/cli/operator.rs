@@ -187,11 +187,11 @@ impl RebalanceArgs {
 }
 
 /// What this host's agent says, if there is one in a cluster.
-async fn local(run_dir: &Path) -> Option<LeadershipStatus> {
+pub(super) async fn local(run_dir: &Path) -> Option<LeadershipStatus> {
     control::ask_status(run_dir).await.ok().flatten().and_then(|agent| agent.leadership)
 }
 
-async fn connect(run_dir: &Path, access: &AccessArgs, node: Option<String>) -> Result<Operator> {
+pub(super) async fn connect(run_dir: &Path, access: &AccessArgs, node: Option<String>) -> Result<Operator> {
     let local = local(run_dir).await;
     let place = Where { access: access.access(), namespace: access.namespace.clone(), node, rules: None };
     Ok(Operator::connect(&place, local.as_ref(), Prefer::Own).await?)

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use responder_leadership::lease::Fitness;
 
 use super::{ClaimView, ClusterView, SessionView, VipView, sessions::Life};
-use crate::status::Paint;
+use crate::{program, status::Paint};
 
 /// Rows of a table without being asked for more; what needs attention comes first.
 const SHOWN: usize = 20;
@@ -134,7 +134,8 @@ fn claims(out: &mut impl Write, view: &ClusterView, paint: Paint) -> io::Result<
     let held = view.claims.iter().filter(|claim| claim.problem.is_none()).count();
     let mut line = format!("{} claims: {held} held", view.claims.len());
     if misplaced > 0 {
-        line += &format!(", {misplaced} not at their first choice (`responder rebalance` moves them)");
+        let way = program::called().speak("`responder rebalance` moves them");
+        line += &format!(", {misplaced} not at their first choice ({way})");
     }
     writeln!(out, "\n{line}")?;
     let mut table = new_table(["CLAIM", "HOLDER", "SINCE", "ADDRESSES", "EXCEPTIONS", "NOTE"]);

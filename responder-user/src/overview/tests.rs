@@ -11,22 +11,22 @@ use serde_json::{Value, json};
 use super::*;
 use crate::status::Paint;
 
-const CLAIMS: NonZeroU16 = NonZeroU16::new(4).unwrap();
-const VIP: &str = "192.0.2.10";
+pub(crate) const CLAIMS: NonZeroU16 = NonZeroU16::new(4).unwrap();
+pub(crate) const VIP: &str = "192.0.2.10";
 
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     "2026-11-21T12:00:00Z".parse().unwrap()
 }
 
-fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn id(node: &str) -> SessionId {
+pub(crate) fn id(node: &str) -> SessionId {
     SessionId { node: node.into(), incarnation: Incarnation(7) }
 }
 
-fn session(node: &str) -> Session {
+pub(crate) fn session(node: &str) -> Session {
     Session {
         id: id(node),
         state: SessionState::Live,
@@ -39,15 +39,15 @@ fn session(node: &str) -> Session {
 }
 
 /// A Lease written so long ago.
-fn lease(named: &Named, content: &Content, age: i64) -> Lease {
+pub(crate) fn lease(named: &Named, content: &Content, age: i64) -> Lease {
     codec::encode(named, content, None, now() - SignedDuration::from_secs(age)).unwrap()
 }
 
-fn session_lease(session: Session, age: i64) -> Lease {
+pub(crate) fn session_lease(session: Session, age: i64) -> Lease {
     lease(&Named::Session(session.id.node.clone()), &Content::Session(session), age)
 }
 
-fn claim_lease(group: Group, holder: Option<&str>, exceptions: &[(&str, &str)]) -> Lease {
+pub(crate) fn claim_lease(group: Group, holder: Option<&str>, exceptions: &[(&str, &str)]) -> Lease {
     let claim = Claim {
         holder: holder.map(id),
         exceptions: exceptions.iter().map(|(vip, node)| (ip(vip), id(node))).collect(),
@@ -56,7 +56,7 @@ fn claim_lease(group: Group, holder: Option<&str>, exceptions: &[(&str, &str)]) 
     lease(&Named::Claim { claims: CLAIMS, group }, &Content::Claim(claim), 60)
 }
 
-fn service(name: &str, vip: &str, policy: &str) -> Service {
+pub(crate) fn service(name: &str, vip: &str, policy: &str) -> Service {
     let object = json!({
         "metadata": { "name": name, "namespace": "default" },
         "spec": { "type": "LoadBalancer", "externalTrafficPolicy": policy },
@@ -65,7 +65,7 @@ fn service(name: &str, vip: &str, policy: &str) -> Service {
     serde_json::from_value(object).unwrap()
 }
 
-fn slice(name: &str, node: &str) -> EndpointSlice {
+pub(crate) fn slice(name: &str, node: &str) -> EndpointSlice {
     let object = json!({
         "metadata": { "name": name, "namespace": "default", "labels": { "kubernetes.io/service-name": name } },
         "addressType": "IPv4",
@@ -74,12 +74,12 @@ fn slice(name: &str, node: &str) -> EndpointSlice {
     serde_json::from_value(object).unwrap()
 }
 
-fn node(name: &str) -> Node {
+pub(crate) fn node(name: &str) -> Node {
     serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap()
 }
 
 /// Three nodes; n1 holds all four claims; one Service.
-fn facts() -> Facts {
+pub(crate) fn facts() -> Facts {
     let record = Record { claims: CLAIMS, longest: Duration::from_secs(3), request: None };
     let mut leases = vec![codec::encode_record(&record, None, now()).unwrap()];
     leases.extend(["n1", "n2", "n3"].map(|node| session_lease(session(node), 1)));
@@ -100,7 +100,7 @@ fn facts() -> Facts {
 }
 
 /// Replaces the Lease of the same name.
-fn set(facts: &mut Facts, lease: Lease) {
+pub(crate) fn set(facts: &mut Facts, lease: Lease) {
     let leases = facts.leases.as_mut().unwrap();
     leases.retain(|old| old.metadata.name != lease.metadata.name);
     leases.push(lease);
@@ -112,7 +112,7 @@ fn owner(facts: &Facts) -> (Option<String>, String) {
     (vip.owner.as_ref().map(ToString::to_string), vip.reason.clone())
 }
 
-fn group() -> Group {
+pub(crate) fn group() -> Group {
     group_of(ip(VIP), CLAIMS)
 }
 

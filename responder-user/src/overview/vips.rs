@@ -138,7 +138,7 @@ fn owner(
 
 impl ClusterView {
     /// Why a session does not answer for what it holds; `None`: it does.
-    pub(super) fn why_not(&self, id: &SessionId) -> Option<String> {
+    pub(crate) fn why_not(&self, id: &SessionId) -> Option<String> {
         let Some(session) = self.session(&id.node) else {
             return Some(format!("the session of {} is missing", id.node));
         };

@@ -9,6 +9,10 @@ use responder_leadership::{
     record::{Begin, Entry},
 };
 
+use super::{
+    causes::{self, Situation},
+    leaving::Leaving,
+};
 use crate::{
     agent::{Agent, now},
     journal::Happening,
@@ -38,8 +42,26 @@ impl Agent {
         if let Some(session) = session.filter(|session| before.as_ref() != Some(session)) {
             self.own_maps(session.incarnation.0, claims);
         }
+        self.take_causes(&effects);
         for effect in effects {
             self.perform(effect);
+        }
+    }
+
+    /// Takes note of why what is answered is about to change.
+    fn take_causes(&mut self, effects: &[Effect]) {
+        let Some(cluster) = self.cluster_mut().filter(|_| causes::matter(effects)) else {
+            return;
+        };
+        if let Some(player) = &cluster.player {
+            let overview = player.machine.overview();
+            let situation = Situation {
+                node: cluster.options.node.clone(),
+                fitness: overview.fitness,
+                leaving: cluster.leaving.as_ref().map(Leaving::why),
+                moves: overview.moves,
+            };
+            cluster.causes.read(effects, situation);
         }
     }
 

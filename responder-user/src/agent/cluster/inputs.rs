@@ -1,11 +1,12 @@
 //! What the machine is told.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
 use k8s_openapi::api::core::v1::Node;
 use responder_leadership::{
     event::{Eligible, Event, Via},
+    group::group_of,
     id::NodeName,
     lease::{Fitness, Reach, Seen},
     machine::Machine,
@@ -207,6 +208,7 @@ impl Agent {
         let api_server = cluster.connected.api_server.into_iter().collect();
         cluster.services.protect(Protected::ApiServer, api_server);
         let changes = cluster.services.take_changes();
+        cluster.note_additions(&changes.demands);
         let demands = cluster.services.demands();
         // A machine that begins knows nothing of what was before.
         let is_new = cluster.player.as_ref().is_some_and(|player| !player.synced);
@@ -269,6 +271,17 @@ impl Cluster {
             ObjectChange::Slice(Change::Synced) => drop(self.listed.insert("EndpointSlices")),
             ObjectChange::Node(Change::Synced) => drop(self.listed.insert("Nodes")),
         }
+    }
+
+    /// Takes note of addresses that are new while their group is held.
+    fn note_additions(&mut self, changed: &BTreeSet<IpAddr>) {
+        let (Some(player), Some(holdings)) = (&self.player, &self.holdings) else {
+            return;
+        };
+        let wanted = self.services.demands();
+        let of_held = |vip: &&IpAddr| holdings.groups.contains(&group_of(**vip, player.claims));
+        let new = changed.iter().filter(|vip| wanted.contains_key(vip)).filter(of_held);
+        new.filter(|vip| !self.voiced.contains(vip)).for_each(|vip| self.causes.add(*vip));
     }
 
     /// What can be said of this node.

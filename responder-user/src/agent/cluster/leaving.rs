@@ -18,6 +18,16 @@ pub(super) struct Leaving {
     done: bool,
 }
 
+impl Leaving {
+    /// Why.
+    pub(super) const fn why(&self) -> &'static str {
+        match self.then {
+            Then::End => "the agent ends",
+            Then::AgreeAgain => "the number of claims changes",
+        }
+    }
+}
+
 /// What comes after that.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Then {

@@ -1,0 +1,170 @@
+//! ARP probes and VRRP advertisements, as bytes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use responder_common::wire::Mac;
+
+use crate::net::listen::VRRP;
+
+/// Bytes of an Ethernet header.
+const ETHERNET: usize = 14;
+/// Bytes of a VRRP header.
+const VRRP_HEADER: usize = 8;
+const ARP: [u8; 2] = [0x08, 0x06];
+/// Ethernet, IPv4, and the lengths of their addresses.
+const ARP_FIXED: [u8; 6] = [0, 1, 8, 0, 6, 4];
+const REQUEST: u8 = 1;
+const REPLY: u8 = 2;
+
+/// An ARP probe: a request whose sender has no address (RFC 5227 section 2.1.1).
+pub(super) fn probe(mac: Mac, target: Ipv4Addr) -> Vec<u8> {
+    let mac = mac.octets();
+    let mut frame = Vec::with_capacity(60);
+    frame.extend([0xff; 6]);
+    frame.extend(mac);
+    frame.extend(ARP);
+    frame.extend(ARP_FIXED);
+    frame.extend([0, REQUEST]);
+    frame.extend(mac);
+    frame.extend([0; 4]);
+    frame.extend([0; 6]);
+    frame.extend(target.octets());
+    frame.resize(60, 0);
+    frame
+}
+
+/// Who has an address, if an ARP frame says that: a reply, or an announcement.
+pub(super) fn answer(frame: &[u8]) -> Option<(Ipv4Addr, Mac)> {
+    let arp = frame.get(ETHERNET..ETHERNET + 28).filter(|_| frame.get(12..14) == Some(&ARP))?;
+    if arp.get(..6)? != ARP_FIXED {
+        return None;
+    }
+    let operation = arp.get(6..8)?;
+    let sender = *arp.get(8..14)?.first_chunk::<6>()?;
+    let ip = Ipv4Addr::from(*arp.get(14..18)?.first_chunk::<4>()?);
+    let target = Ipv4Addr::from(*arp.get(24..28)?.first_chunk::<4>()?);
+    let claims = operation == [0, REPLY] || (operation == [0, REQUEST] && ip == target);
+    (claims && !ip.is_unspecified()).then(|| (ip, Mac::new(sender)))
+}
+
+/// A VRRP advertisement (RFC 3768, RFC 9568).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Advert {
+    /// Who sends it.
+    pub(super) sender: IpAddr,
+    /// The virtual router.
+    pub(super) id: u8,
+    /// Its priority.
+    pub(super) priority: u8,
+    /// The addresses that it has.
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+impl Advert {
+    /// `None`: it is none (CARP has the same protocol number).
+    pub(super) fn parse(frame: &[u8]) -> Option<Self> {
+        let ip = frame.get(ETHERNET..)?;
+        let (sender, payload) = match ip.first()? >> 4 {
+            4 if *ip.get(9)? == VRRP => {
+                let header = usize::from(ip.first()? & 0xf) * 4;
+                let sender = Ipv4Addr::from(*ip.get(12..16)?.first_chunk::<4>()?);
+                (IpAddr::V4(sender), ip.get(header..)?)
+            }
+            6 if *ip.get(6)? == VRRP => {
+                let sender = Ipv6Addr::from(*ip.get(8..24)?.first_chunk::<16>()?);
+                (IpAddr::V6(sender), ip.get(40..)?)
+            }
+            _ => return None,
+        };
+        let &[version_type, id, priority, count, ..] = payload.first_chunk::<VRRP_HEADER>()?;
+        // Type 1 is the only one. CARP calls itself version 2, with a count of 7 words of authentication.
+        if !matches!(version_type, 0x21 | 0x31) {
+            return None;
+        }
+        let list = payload.get(VRRP_HEADER..)?;
+        let count = usize::from(count);
+        let addresses = match sender {
+            IpAddr::V4(_) => {
+                let all = list.get(..count * 4)?.as_chunks::<4>().0;
+                all.iter().map(|ip| Ipv4Addr::from(*ip).into()).collect()
+            }
+            IpAddr::V6(_) => {
+                let all = list.get(..count * 16)?.as_chunks::<16>().0;
+                all.iter().map(|ip| Ipv6Addr::from(*ip).into()).collect()
+            }
+        };
+        Some(Self { sender, id, priority, addresses })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MAC: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
+
+    #[test]
+    fn a_probe_has_no_sender_address() {
+        let frame = probe(MAC, Ipv4Addr::new(192, 0, 2, 10));
+        assert_eq!(frame.len(), 60);
+        assert_eq!(&frame[..6], [0xff; 6]);
+        assert_eq!(&frame[28..32], [0; 4], "the sender's address");
+        assert_eq!(&frame[38..42], [192, 0, 2, 10]);
+        assert_eq!(answer(&frame), None, "nobody claims anything by it");
+    }
+
+    #[test]
+    fn replies_and_announcements_are_answers() {
+        let ip = Ipv4Addr::new(192, 0, 2, 10);
+        let mut frame = probe(Mac::ZERO, ip);
+        frame[22..28].copy_from_slice(&MAC.octets());
+        frame[28..32].copy_from_slice(&ip.octets());
+        assert_eq!(answer(&frame), Some((ip, MAC)), "an announcement");
+        frame[21] = REPLY;
+        frame[38..42].copy_from_slice(&[0; 4]);
+        assert_eq!(answer(&frame), Some((ip, MAC)), "the reply to a probe");
+        frame[21] = REQUEST;
+        assert_eq!(answer(&frame), None, "a question by that address is no answer for it, but a use of it");
+        assert_eq!(answer(&frame[..41]), None);
+    }
+
+    fn advert(version: u8, addresses: &[[u8; 4]]) -> Vec<u8> {
+        let mut frame = vec![0; ETHERNET];
+        frame[12] = 8;
+        frame.extend([0x45, 0, 0, 0, 0, 0, 0, 0, 255, VRRP, 0, 0, 192, 0, 2, 3, 224, 0, 0, 18]);
+        frame.extend([version << 4 | 1, 51, 100, addresses.len() as u8, 0, 1, 0, 0]);
+        frame.extend(addresses.concat());
+        frame.extend([0; 8]); // authentication
+        frame
+    }
+
+    #[test]
+    fn advertisements_of_both_versions_are_read() {
+        for version in [2, 3] {
+            let seen = Advert::parse(&advert(version, &[[192, 0, 2, 10], [192, 0, 2, 11]])).unwrap();
+            assert_eq!((seen.id, seen.priority), (51, 100));
+            assert_eq!(seen.sender, IpAddr::from([192, 0, 2, 3]));
+            assert_eq!(seen.addresses, [IpAddr::from([192, 0, 2, 10]), IpAddr::from([192, 0, 2, 11])]);
+        }
+        assert_eq!(Advert::parse(&advert(1, &[])), None);
+        let mut six = vec![0; ETHERNET];
+        six.extend([0x60, 0, 0, 0, 0, 24, VRRP, 255]);
+        six.extend(Ipv6Addr::LOCALHOST.octets());
+        six.extend(Ipv6Addr::LOCALHOST.octets());
+        six.extend([0x31, 7, 1, 1, 0, 100, 0, 0]);
+        six.extend("fe80::1".parse::<Ipv6Addr>().unwrap().octets());
+        assert_eq!(Advert::parse(&six).unwrap().addresses, ["fe80::1".parse::<IpAddr>().unwrap()]);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(bytes: Vec<u8>, version in 0_u8..16, cut in 0_usize..60) {
+            Advert::parse(&bytes);
+            answer(&bytes);
+            let whole = advert(version, &[[1, 2, 3, 4]]);
+            Advert::parse(&whole[..cut.min(whole.len())]);
+        }
+    }
+}
