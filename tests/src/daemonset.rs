@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use responder_lab::{
-    Cluster, ENDPOINT_PORT, Mac, NAMESPACE, NetNs, Observer, Pod, traffic::Conversation, wait_until,
+    Cluster, ENDPOINT_PORT, Mac, NAMESPACE, Observer, Pod, traffic::Conversation, wait_until,
 };
 
 pub use self::{
@@ -158,23 +158,29 @@ impl Installation {
         })
     }
 
-    /// How to look at it from a shell.
-    #[must_use]
-    pub fn how_to_look_around(&self) -> String {
-        let enter = |ns: &NetNs| format!("nsenter --net={}", ns.path().display());
-        let (management, client) = (enter(self.cluster.management()), enter(self.cluster.host("c").ns()));
-        let (kubectl, kubeconfig) = (self.cluster.kubectl_path(), self.cluster.kubeconfig());
+    /// Leaves it when this process ends, with a way to its API server, and says how to look at it from a shell.
+    ///
+    /// # Errors
+    ///
+    /// If it was not prepared to be kept.
+    pub fn keep(&self) -> Result<String> {
+        let (relay, kubeconfig) = self.cluster.open_outside()?;
+        self.cluster.keep()?;
+        drop(relay); // which stays, too
+        let client = format!("nsenter --net={}", self.cluster.host("c").ns().path().display());
+        let kubectl = self.cluster.kubectl_path();
         let vip = vips()[0];
         let mut text = format!(
             "The cluster is still running. As root:\n\n\
              export KUBECONFIG={}\n\
-             alias k='{management} {}'\n\
+             alias k={}\n\
              k get nodes,pods -A -o wide\n\
              k get leases -n {NAMESPACE}\n\
+             k logs -n {NAMESPACE} daemonset/responder\n\
              # ask as the client\n\
              {client} arping -I eth0 -c 3 {vip}\n\
              {client} curl -s http://{vip}/\n\
-             # files and processes of the nodes\n",
+             # a shell on a node: its processes, links and files\n",
             kubeconfig.display(),
             kubectl.display(),
         );
@@ -183,7 +189,8 @@ impl Installation {
                 text.push_str(&format!("nsenter --all --target={pid}     # {}\n", node.name()));
             }
         }
-        text
+        text.push_str("\nTo remove it all: cargo xtask cluster --cleanup");
+        Ok(text)
     }
 
     /// Pods, Leases, and what agents have logged, for messages.

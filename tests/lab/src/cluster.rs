@@ -348,6 +348,16 @@ impl Cluster {
         Ok(())
     }
 
+    /// Opens a way to the API server from outside of all namespaces, as long as the process is there. Returns the
+    /// administrator's kubeconfig for it, too.
+    ///
+    /// # Errors
+    ///
+    /// If this package's program is not built.
+    pub fn open_outside(&self) -> Result<(Process, PathBuf)> {
+        self.control.open_outside()
+    }
+
     /// Leaves everything as it is when this process ends. See [`Lab::keep`].
     ///
     /// # Errors

@@ -2,16 +2,17 @@
 //! `nodes`, one with a real node. It is gone when this is interrupted.
 //!
 //! With `serve NAME PORT`, a web server that says its name: an endpoint on a cluster's node. With `pause`, what keeps a
-//! pod's namespaces.
+//! pod's namespaces. With `relay FILE ADDRESS`, a way to an address from the network namespace of that file.
 
 use std::{
     env,
+    path::Path,
     process::{self, Command},
     thread,
 };
 
 use anyhow::{Context as _, Result, bail};
-use responder_lab::{Cluster, ClusterBuilder, Lab, traffic};
+use responder_lab::{Cluster, ClusterBuilder, Lab, relay, traffic};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     iterator::Signals,
@@ -28,8 +29,11 @@ fn main() -> Result<()> {
             thread::spawn(|| wait_for_end().map(|()| process::exit(0)));
             traffic::serve_web(name, port.parse().context("no port")?)
         }
+        ["relay", outside, server] => relay(Path::new(outside), server.parse().context("no address")?),
         ["pause"] => wait_for_end(),
-        other => bail!("no arguments, cluster, nodes, serve NAME PORT, or pause; not {other:?}"),
+        other => bail!(
+            "no arguments, cluster, nodes, serve NAME PORT, relay FILE ADDRESS, or pause; not {other:?}"
+        ),
     }
 }
 

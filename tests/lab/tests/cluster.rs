@@ -312,6 +312,22 @@ fn kube_proxy_forwards() {
     assert!(seen.longest_gap() >= BRIEF);
 }
 
+#[test]
+fn the_api_server_is_reached_from_outside() {
+    if !cluster_or_skip("the_api_server_is_reached_from_outside") {
+        return;
+    }
+    let (mut relay, kubeconfig) = SHARED.open_outside().unwrap();
+    let ask = || {
+        let mut kubectl = Command::new(SHARED.kubectl_path());
+        kubectl.arg("--kubeconfig").arg(&kubeconfig).args(["get", "nodes", "-o", "name"]).output().unwrap()
+    };
+    let output = ask();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("node/n1"), "{output:?}");
+    relay.kill().unwrap();
+    assert!(!ask().status.success());
+}
+
 /// Processes whose command line has `text` in it.
 fn processes(text: &str) -> Vec<String> {
     let entries = fs::read_dir("/proc").unwrap().flatten();

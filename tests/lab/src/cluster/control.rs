@@ -4,6 +4,7 @@ use std::{
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
+    process::{self, Command},
 };
 
 use anyhow::{Context as _, Result};
@@ -14,7 +15,11 @@ use super::{
     pki::Pki,
     server::{Probe, Server},
 };
-use crate::ns::NetNs;
+use crate::{
+    ns::{COMMAND_DEADLINE, NetNs},
+    paths,
+    process::Process,
+};
 
 /// The API server's address in the management network.
 pub(super) const ADDRESS: &str = "10.77.0.1";
@@ -170,13 +175,30 @@ impl Control {
         self.dir.join("proxy.kubeconfig")
     }
 
+    /// Starts what passes connections on that are made outside of all namespaces, and writes an administrator's
+    /// kubeconfig for that way.
+    pub(super) fn open_outside(&self) -> Result<(Process, PathBuf)> {
+        let mut command = Command::new(paths::lab()?);
+        let outside = format!("/proc/{}/ns/net", process::id());
+        command.args(["relay", &outside, &format!("{ADDRESS}:{PORT}")]);
+        let mut relay = self.ns.spawn(command)?;
+        let said = relay.wait_line(COMMAND_DEADLINE, |line| line.starts_with("port "))?;
+        let port = said.trim_start_matches("port ");
+        let user = json!({ "token": ADMIN });
+        Ok((relay, self.write("outside.kubeconfig", &format!("127.0.0.1:{port}"), &user)?))
+    }
+
     /// Writes a kubeconfig for a user with these credentials, who finds the API server at `port`.
     pub(super) fn kubeconfig(&self, name: &str, port: u16, user: &serde_json::Value) -> Result<PathBuf> {
+        self.write(name, &format!("{ADDRESS}:{port}"), user)
+    }
+
+    fn write(&self, name: &str, server: &str, user: &serde_json::Value) -> Result<PathBuf> {
         let config = json!({
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{ "name": "lab", "cluster": {
-                "server": format!("https://{ADDRESS}:{port}"),
+                "server": format!("https://{server}"),
                 "certificate-authority": self.pki.ca,
             }}],
             "users": [{ "name": "user", "user": user }],

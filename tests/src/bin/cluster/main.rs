@@ -42,8 +42,7 @@ fn main() -> Result<ExitCode> {
     let played = play(&mut site, &wanted, &tell);
     say(&format!("\n{played}"));
     if arguments.keep {
-        site.cluster.keep()?;
-        say(&site.how_to_look_around());
+        say(&site.keep()?);
     }
     Ok(if played.failures().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
