@@ -180,8 +180,8 @@ mod tests {
         assert_eq!(handed, ["claim         claim-4-1: from n1 to n2"]);
         let free = told(|f| set(f, claim_lease(1, None, &[])));
         assert_eq!(free, ["claim         claim-4-1: from n1 to nobody (nobody holds it)"]);
-        let excepted = told(|f| set(f, claim_lease(1, Some("n1"), &[(VIP, "n3")])));
-        assert_eq!(excepted, ["exception     192.0.2.10: from the holder of claim-4-1 to n3"]);
+        let excepted = told(|f| set(f, claim_lease(0, Some("n1"), &[(VIP, "n3")])));
+        assert_eq!(excepted, ["exception     192.0.2.10: from the holder of claim-4-0 to n3"]);
         let unfit = Session { fitness: Fitness::Unfit("is drained".to_owned()), ..session("n2") };
         assert_eq!(told(|f| set(f, session_lease(unfit, 1))), ["fitness       n2: unfit: it is drained"]);
     }
