@@ -142,10 +142,11 @@ impl Installation {
         self.cluster.kubectl(arguments)
     }
 
-    /// `kubectl VERB -k deploy/PART`.
-    pub(crate) fn kustomized(&self, verb: &str, part: &str) -> Result<String> {
+    /// `kubectl WORDS -k deploy/PART`.
+    pub(crate) fn kustomized(&self, words: &[&str], part: &str) -> Result<String> {
         let directory = self.deploy.join(part);
-        self.kubectl(&[verb, "-k", directory.to_str().context("a path that is not UTF-8")?])
+        let directory = directory.to_str().context("a path that is not UTF-8")?;
+        self.kubectl(&[words, &["-k", directory]].concat())
     }
 
     /// Waits for a node's condition `Ready`.

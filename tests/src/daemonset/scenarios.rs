@@ -88,7 +88,7 @@ fn first_vip() -> IpAddr {
 
 fn install(site: &mut Installation) -> Result<String> {
     let begin = Instant::now();
-    site.kustomized("apply", "base")?;
+    site.kustomized(&["apply"], "base")?;
     site.settle(&[])?;
     let answered = begin.elapsed();
     for vip in vips() {
@@ -203,9 +203,9 @@ fn node_crash(site: &mut Installation) -> Result<String> {
 fn uninstall(site: &mut Installation) -> Result<String> {
     // As docs/install.md says.
     site.kubectl(&["delete", "daemonset", "responder", "-n", NAMESPACE, "--cascade=foreground"])?;
-    site.kustomized("apply", "uninstall")?;
+    site.kustomized(&["apply"], "uninstall")?;
     site.kubectl(&["rollout", "status", "daemonset/responder-uninstall", "-n", NAMESPACE, "--timeout=60s"])?;
-    site.kustomized("delete", "base")?;
+    site.kustomized(&["delete", "--ignore-not-found"], "base")?;
     for node in site.cluster.nodes() {
         let ns = site.cluster.host(node.name()).ns();
         ensure!(xdp_on(ns, "eth0")?.is_none(), "an XDP program is left on {}", node.name());
