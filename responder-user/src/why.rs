@@ -2,7 +2,7 @@
 //!
 //! * this file: the command.
 //! * [`facts`]: what is known; `gather`: from where. `ask`: a node's own state, from elsewhere.
-//! * [`explain`]: from facts to sentences, pure. `service`, `policy`: what should be; `leadership`: who should answer;
+//! * [`mod@explain`]: from facts to sentences, pure. `service`, `policy`: what should be; `leadership`: who should answer;
 //!   `host`: who does.
 
 mod ask;

@@ -1,5 +1,7 @@
 //! Of the capabilities that the DaemonSet gives the agent, each is needed, and no other is; what is missing is named.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
 use std::{fs, path::Path, process::Command, time::Duration};
 
 use responder_lab::{
