@@ -129,8 +129,8 @@ async fn wait(operator: &Operator, limit: Duration) -> Result<ExitCode> {
                 }
                 if told && speaks && !another_may_take(node, &first, &view) {
                     say(format!(
-                        "{node} keeps {} and goes on answering, because no other node is fit to take them; it hands over \
-                         as soon as one is. Undo it by `responder drain --undo --node {node}`",
+                        "{node} keeps {}, and nobody answers for their addresses, because no other node is fit to take them; \
+                         it hands over as soon as one is. Undo it by `responder drain --undo --node {node}`",
                         text(&held)
                     ))?;
                     return Ok(ExitCode::from(UNFINISHED));

@@ -231,7 +231,7 @@ fn a_node_is_drained_and_the_claims_come_back_only_on_request() {
     let text = admin(&cluster, &["rebalance"]).ok().unwrap().stdout;
     assert!(text.contains("nothing to move"), "{text}");
 
-    // The last fit node goes on answering, and the operator is told at once.
+    // The last fit node is silent then, because it is not to answer either, and the operator is told at once.
     for node in ["n1", "n2"] {
         admin(&cluster, &["drain", "--node", node]).ok().unwrap();
     }
@@ -239,7 +239,10 @@ fn a_node_is_drained_and_the_claims_come_back_only_on_request() {
     assert_eq!(output.code(), Some(6), "{output:?}");
     assert!(output.stdout.contains("no other node is fit") && output.stdout.contains("--undo"), "{output:?}");
     let seen = view(&cluster);
-    assert!(settled(&seen) && holders(&seen) == [("n3".to_owned(), 16)].into(), "{seen:#}");
+    assert!(holders(&seen) == [("n3".to_owned(), 16)].into(), "{seen:#}");
+    let vips = seen["vips"].as_array().unwrap();
+    assert!(vips.iter().all(|vip| vip["owner"].is_null()), "{seen:#}");
+    assert!(vips[0]["reason"].as_str().unwrap().contains("is drained"), "{seen:#}");
 }
 
 #[test]

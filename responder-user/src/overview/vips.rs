@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use responder_leadership::{
     group::group_of,
     id::{Group, NodeName, SessionId},
+    lease::Fitness,
 };
 use serde::Serialize;
 
@@ -132,6 +133,13 @@ fn owner(
         } else {
             "no live node has a link whose prefix covers it (see --any-subnet)".to_owned()
         });
+    }
+    if let Some(Fitness::Unfit(why)) = &session.fitness {
+        let able = |s: &SessionView| is_able(s, vip, nodes.unwrap_or(&Eligible::Any));
+        // Nobody's rather than there: it goes on only for as long as somebody is to have it.
+        if !view.sessions.iter().any(|s| s.node != id.node && s.may_take() && able(s)) {
+            return Err(format!("{} {reason}, but {why}, and no other node may take it", id.node));
+        }
     }
     Ok((id.node.clone(), reason))
 }

@@ -201,7 +201,11 @@ fn every_node_is_drained() {
     nobody(&told, "holder", "Nobody holds");
     let others = &step(&told, "candidates").text;
     assert!(others.contains("n1 is drained; n2 is drained; n3 is drained; n4 has no agent"), "{others}");
-    // The last one goes on.
+    // Whoever holds it is silent while nobody is to have it, …
+    let told =
+        changed(|f| ["n1", "n2", "n3"].into_iter().for_each(|node| set(f, session_lease(drained(node), 1))));
+    nobody(&told, "session", "but is drained, and no other node may take it");
+    // … and answers until it has handed it over.
     let told = changed(|f| set(f, session_lease(drained("n1"), 1)));
     assert_eq!(told.answered, Answered::Yes);
     assert_eq!(step(&told, "session").verdict, Verdict::Note);
