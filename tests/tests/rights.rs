@@ -1,8 +1,6 @@
 //! Each right that deploy/base grants is taken away, one by one: something breaks, the agent names what is missing, and goes
 //! on by itself when the right is back. So there is none too many, and none whose want is a riddle.
 
-#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
-
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
@@ -196,6 +194,7 @@ fn without(cluster: &Cluster, right: &Right, breaks: &Breaks) -> Result<()> {
             set(cluster, right, false)?;
             named(&mut agent, right)?;
             answers(&agent, VIP, false)?;
+            wait_until("not ready", SOON, || (ready(cluster).ok()?.0 == 503).then_some(()))?;
             restore()?;
             answers(&agent, VIP, true)
         }

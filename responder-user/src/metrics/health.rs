@@ -1,6 +1,14 @@
 //! Whether the agent is ready: does what it should, answering or standing by.
 
+use responder_leadership::{
+    id::{NodeName, Object},
+    machine::Overview,
+};
+
 use crate::status::Status;
+
+/// A renewal may be lost now and then; so many in a row are none.
+const LOST_RENEWALS: u32 = 3;
 
 /// What was looked at, and whether it is as it should be.
 pub(super) struct Readiness(Vec<(&'static str, Result<String, String>)>);
@@ -22,7 +30,7 @@ impl Readiness {
             Ok(attached.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", "))
         };
         let mut checks = vec![("program attached", attached)];
-        let mut holds = true;
+        let (mut holds, mut joined) = (true, true);
         if let Some(leadership) = &agent.leadership {
             let machine = leadership.machine.as_ref().filter(|machine| machine.synced);
             checks.push((
@@ -34,12 +42,17 @@ impl Readiness {
             ));
             holds =
                 machine.is_some_and(|machine| !machine.groups.is_empty() || !machine.exceptions.is_empty());
+            joined = machine.is_none_or(|machine| renews(machine, &leadership.node));
         }
         let left = status.fence.deadline_left_ms;
         checks.push((
             "deadline",
             match (holds, left > 0) {
-                (false, _) => Ok("nothing is held: standing by".to_owned()),
+                (false, _) if joined => Ok("nothing is held: standing by".to_owned()),
+                (false, _) => {
+                    Err("the session cannot be renewed, so nothing can be held; the agent's log says why"
+                        .to_owned())
+                }
                 (true, true) => Ok(format!("ahead by {left} ms")),
                 (true, false) => Err("it has passed, and nothing is answered".to_owned()),
             },
@@ -60,4 +73,10 @@ impl Readiness {
         };
         self.0.iter().map(line).collect()
     }
+}
+
+/// Whether this node has a session that it can renew.
+fn renews(machine: &Overview, node: &NodeName) -> bool {
+    let failed = machine.failing.get(&Object::Session(node.clone())).copied().unwrap_or_default();
+    machine.session.is_some() && failed < LOST_RENEWALS
 }

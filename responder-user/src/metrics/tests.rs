@@ -280,6 +280,24 @@ fn ready_is_synced_attached_and_ahead_or_standing_by() {
         "standing by",
     );
     check(
+        |_, agent| {
+            let machine = agent.leadership.as_mut().unwrap().machine.as_mut().unwrap();
+            machine.groups.clear();
+            machine.session = None;
+        },
+        false,
+        "[-] deadline: the session cannot be renewed",
+    );
+    check(
+        |_, agent| {
+            let machine = agent.leadership.as_mut().unwrap().machine.as_mut().unwrap();
+            machine.groups.clear();
+            machine.failing.insert(Object::Session("n1".into()), 3);
+        },
+        false,
+        "[-] deadline: the session cannot be renewed",
+    );
+    check(
         |_, agent| agent.leadership.as_mut().unwrap().machine.as_mut().unwrap().synced = false,
         false,
         "[-] caches synced",
