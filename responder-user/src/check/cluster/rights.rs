@@ -58,7 +58,7 @@ const RIGHTS: [Right; 5] = [
     Right {
         group: "events.k8s.io",
         resource: "events",
-        verbs: &["create", "patch"],
+        verbs: &["create"],
         own: false,
         purpose: "Events on Services; all else works without",
         without: Limited,
