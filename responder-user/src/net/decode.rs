@@ -22,6 +22,9 @@ const ADDRESS_HEADER: usize = 8;
 const ROUTE_HEADER: usize = 12;
 const NEXTHOP_HEADER: usize = 8;
 
+// linux/rtnetlink.h; musl has it not.
+const RTA_VIA: u16 = 18;
+
 // linux/if_link.h; not in libc.
 const IFLA_XDP_ATTACHED: u16 = 2;
 const IFLA_XDP_PROG_ID: u16 = 4;
@@ -167,7 +170,7 @@ impl DefaultRoute {
                 libc::RTA_OIF => self.links.extend(index_of(nla.value())),
                 libc::RTA_GATEWAY => self.gateways.extend(parse_ip(nla.value()).ok()),
                 // The family comes first (`rtvia`); the address's length says it, too.
-                libc::RTA_VIA => {
+                RTA_VIA => {
                     self.gateways.extend(nla.value().get(2..).and_then(|value| parse_ip(value).ok()));
                 }
                 _ => {}

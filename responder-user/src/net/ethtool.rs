@@ -4,6 +4,8 @@ use std::io;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
+/// linux/sockios.h; as the request of the C library at hand, whose type differs.
+const SIOCETHTOOL: libc::Ioctl = 0x8946;
 // linux/ethtool.h; not in libc.
 const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_GSTRINGS: u32 = 0x1b;
@@ -135,7 +137,6 @@ fn call(ifname: &str, request: &mut [u32]) -> io::Result<()> {
     // SAFETY: the name ends with a zero, and `request` has room for what its command makes the kernel write:
     // fixed structures, or as many strings and blocks as the request itself counts; the number of strings is the
     // kernel's own constant, asked for just before.
-    let done =
-        unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&socket), libc::SIOCETHTOOL, &mut ifreq) };
+    let done = unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&socket), SIOCETHTOOL, &mut ifreq) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
