@@ -234,6 +234,11 @@ fn vrrp(cluster: &Cluster, n1: &ClusterAgent) {
         let mut packet =
             vec![0x45, 0xc0, 0, 20 + payload.len() as u8, 0, 0, 0, 0, 255, 112, 0, 0, 192, 0, 2, 101];
         packet.extend([224, 0, 0, 18]);
+        // A bridge with br_netfilter drops what has a wrong checksum.
+        let sum: u32 =
+            packet.as_chunks::<2>().0.iter().map(|word| u32::from(u16::from_be_bytes(*word))).sum();
+        let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        packet[10..12].copy_from_slice(&checksum.to_be_bytes());
         packet.extend(payload);
         let mut frame = vec![1, 0, 0x5e, 0, 0, 0x12];
         let Mac(source) = client.mac();

@@ -141,7 +141,7 @@ fn why_an_address_is_answered_or_not() {
     for agent in &mut agents {
         agent.terminate(SOON).unwrap();
     }
-    not_answered(&cluster, "192.0.2.200", "Nobody holds claim-16-");
+    not_answered(&cluster, "192.0.2.200", "Its holder does not count: the session of n2 has ended");
     for agent in &mut agents {
         agent.restart().unwrap();
         agent.wait_ready().unwrap();

@@ -142,7 +142,11 @@ fn others(steps: &mut Steps, cluster: &ClusterFacts, address: IpAddr, holder: Op
     });
     let eligible = eligible.flatten().filter(|_| cluster.objects.slices.is_some());
     let sessions = &cluster.view.sessions;
-    let nodes = sessions.iter().filter(|session| holder.is_none_or(|id| id.node != session.node));
+    // A later session of the holder's node is another.
+    let is_holder = |session: &SessionView, id: &SessionId| {
+        id.node == session.node && session.incarnation == Some(id.incarnation)
+    };
+    let nodes = sessions.iter().filter(|session| holder.is_none_or(|id| !is_holder(session, id)));
     let list: Vec<_> = nodes
         .map(|session| format!("{} {}", session.node, lacks(session, address, eligible.as_ref())))
         .collect();
