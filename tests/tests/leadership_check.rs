@@ -224,6 +224,15 @@ fn duplicates(cluster: &Cluster, n1: &ClusterAgent) {
     finding(&findings, "ok", "3 IPv4 addresses probed for");
 }
 
+/// Says so when it is dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Two VRRP routers on the segment, one of which has the address of a Service.
 fn vrrp(cluster: &Cluster, n1: &ClusterAgent) {
     let client = cluster.host("c");
@@ -256,9 +265,9 @@ fn vrrp(cluster: &Cluster, n1: &ClusterAgent) {
                 thread::sleep(Duration::from_millis(100)); // they come for ever, as from a router
             }
         });
-        let found = check(cluster, n1, &["--listen", "2s"]);
-        over.store(true, Ordering::Relaxed);
-        found
+        // Also if the check panics: the scope waits for the thread.
+        let _over = Over(&over);
+        check(cluster, n1, &["--listen", "2s"])
     });
     assert_eq!(output.code(), UNFIT, "{findings:#?}");
     let bad =
