@@ -17,7 +17,10 @@ use std::{
 };
 
 use anyhow::Result;
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, builder::Styles};
+use clap::{
+    Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
+    builder::{BoolishValueParser, Styles},
+};
 use clap_complete::Shell;
 
 use self::{
@@ -138,7 +141,7 @@ struct DetachArgs {
     #[command(flatten)]
     place: PlaceArgs,
     /// Then wait for a signal: for the pods of a DaemonSet, which are not to end.
-    #[arg(long)]
+    #[arg(long, env = "RESPONDER_STAY", value_parser = BoolishValueParser::new())]
     stay: bool,
 }
 

@@ -37,20 +37,22 @@ pub struct Installation {
     pub cluster: Cluster,
     /// Where the directories are that `kubectl apply -k` takes.
     deploy: PathBuf,
+    /// The one of them that is installed.
+    variant: &'static str,
 }
 
 impl Installation {
     /// Nodes and Services, without the agent: `image` is an archive of its image, `deploy` that directory of the
-    /// project.
+    /// project, and `variant` what in it is to be installed.
     ///
     /// # Errors
     ///
     /// If something does not come up.
-    pub fn prepare(image: &Path, deploy: &Path, keep: bool) -> Result<Self> {
+    pub fn prepare(image: &Path, deploy: &Path, variant: &'static str, keep: bool) -> Result<Self> {
         let builder = Cluster::builder().kube_proxy(true).keepable(keep).kubelets(&[image.to_owned()]);
         let cluster = builder.build()?;
         let observer = Observer::start(cluster.host("c").ns(), "eth0", &vips(), STEP)?;
-        let installation = Self { observer, cluster, deploy: deploy.to_owned() };
+        let installation = Self { observer, cluster, deploy: deploy.to_owned(), variant };
         installation.make_workload()?;
         Ok(installation)
     }

@@ -213,9 +213,11 @@ fn without(cluster: &Cluster, right: &Right, breaks: &Breaks) -> Result<()> {
             answers(&agent, VIP, true)?;
             set(cluster, right, false)?;
             // Somebody else's hand in it, so that a renewal fails and what is there is to be read.
+            let mut times = 0;
             wait_until("a renewal that fails", SOON, || {
+                times += 1; // what changes nothing is no write
                 let path = format!("{LEASES}/session-n1");
-                let touched = json!({ "metadata": { "annotations": { "touched": "by hand" } } });
+                let touched = json!({ "metadata": { "annotations": { "touched": times.to_string() } } });
                 cluster.requests().merge(&path, &touched).ok()?;
                 agent.log().contains(&right.wanting()).then_some(())
             })?;

@@ -88,7 +88,7 @@ fn first_vip() -> IpAddr {
 
 fn install(site: &mut Installation) -> Result<String> {
     let begin = Instant::now();
-    site.kustomized(&["apply"], "base")?;
+    site.kustomized(&["apply"], site.variant)?;
     site.settle(&[])?;
     let answered = begin.elapsed();
     for vip in vips() {
@@ -205,7 +205,7 @@ fn uninstall(site: &mut Installation) -> Result<String> {
     site.kubectl(&["delete", "daemonset", "responder", "-n", NAMESPACE, "--cascade=foreground"])?;
     site.kustomized(&["apply"], "uninstall")?;
     site.kubectl(&["rollout", "status", "daemonset/responder-uninstall", "-n", NAMESPACE, "--timeout=60s"])?;
-    site.kustomized(&["delete", "--ignore-not-found"], "base")?;
+    site.kustomized(&["delete", "--ignore-not-found"], site.variant)?;
     for node in site.cluster.nodes() {
         let ns = site.cluster.host(node.name()).ns();
         ensure!(xdp_on(ns, "eth0")?.is_none(), "an XDP program is left on {}", node.name());

@@ -296,20 +296,24 @@ impl Cluster {
         Event::Local { fitness, reach }
     }
 
-    /// The nodes that should have an agent: those that are Ready and not excluded.
+    /// The nodes that may yet have an agent, Ready or not: when a cluster starts, the first node to be Ready must not take
+    /// everything.
     fn expected(&self) -> Event {
-        let expected = self.nodes.iter().filter(|(_, node)| is_expected(node));
+        let expected = self.nodes.iter().filter(|(_, node)| !is_excluded(node));
         let expected: BTreeSet<_> = expected.map(|(name, _)| NodeName::from(name.as_str())).collect();
         Event::Expected(expected)
     }
 }
 
-/// Whether a node should have an agent.
+fn is_excluded(node: &Node) -> bool {
+    node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(EXCLUDE_LABEL))
+}
+
+/// Whether a node should have an agent now.
 pub(super) fn is_expected(node: &Node) -> bool {
-    let excluded = node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(EXCLUDE_LABEL));
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
     let ready = conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
-    ready && !excluded
+    ready && !is_excluded(node)
 }
 
 fn eligible(nodes: &services::Eligible) -> Eligible {

@@ -141,6 +141,9 @@ impl Kubelets {
     }
 }
 
+/// The trial's control group has one name for each process.
+static TRIAL: Mutex<()> = Mutex::new(());
+
 /// Looks whether this machine can have nodes with kubelets.
 ///
 /// # Errors
@@ -148,6 +151,8 @@ impl Kubelets {
 /// With what is missing.
 pub(super) fn check() -> Result<()> {
     config::plugins()?;
+    // Tests of one program ask at the same time.
+    let _one = TRIAL.lock().unwrap_or_else(PoisonError::into_inner);
     Cgroup::create(format!("{PREFIX}{}-0-trial", process::id())).map(|_| ())
 }
 

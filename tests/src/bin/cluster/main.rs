@@ -26,7 +26,7 @@ struct Arguments {
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     say("three nodes with containerd, kubelet and kube-proxy, and a control plane");
-    let mut site = Installation::prepare(&arguments.image, &arguments.deploy, arguments.keep)?;
+    let mut site = Installation::prepare(&arguments.image, &arguments.deploy, "base", arguments.keep)?;
     let (first, last) = (SCENARIOS.first(), SCENARIOS.last());
     let wanted = |scenario: &Scenario| {
         let is = |other: Option<&Scenario>| other.is_some_and(|other| other.name == scenario.name);
