@@ -256,7 +256,7 @@ fn a_missing_right_is_named() {
     // The agents' own account lists and watches, and may not drain.
     let output = agents[0].command(&["drain", "--no-wait"]).unwrap();
     assert_eq!(output.code(), Some(1), "{output:?}");
-    assert!(output.stderr.contains("`get nodes`") && output.stderr.contains("cluster-admin"), "{output:?}");
+    assert!(output.stderr.contains("`patch nodes`") && output.stderr.contains("cluster-admin"), "{output:?}");
     let output = admin(&cluster, &["drain", "--node", "n9"]);
     assert_eq!(output.code(), Some(1), "{output:?}");
     assert!(output.stderr.contains("n9") && output.stderr.contains("--node"), "{output:?}");
