@@ -48,7 +48,7 @@ use crate::{
     control::{Server, StatusRequest},
     datapath::{
         maps::Maps,
-        object::{LoadOptions, Object},
+        object::{LoadOptions, Object, Prepared},
         pins::Pins,
         xdp::{self, WantedAttach, WantedMode},
     },
@@ -111,6 +111,12 @@ pub struct Options {
     pub metrics: metrics::Options,
 }
 
+impl Options {
+    fn load(&self) -> LoadOptions {
+        LoadOptions { capacity: self.capacity, log: self.ebpf_log }
+    }
+}
+
 /// Everything the agent holds.
 struct Agent {
     options: Options,
@@ -150,9 +156,13 @@ struct Agent {
 }
 
 impl Agent {
-    fn new(options: Options, pins: Pins, source: Source, net: Arc<NetState>) -> Result<Self> {
-        let load = LoadOptions { capacity: options.capacity, log: options.ebpf_log };
-        let object = Object::load(&pins, load)?;
+    fn new(
+        options: Options,
+        (pins, prepared): (Pins, Option<Prepared>),
+        source: Source,
+        net: Arc<NetState>,
+    ) -> Result<Self> {
+        let object = Object::load(&pins, options.load(), prepared)?;
         if object.capacity != options.capacity {
             tracing::warn!(
                 capacity = object.capacity,

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
@@ -15,7 +16,7 @@ use nix::{
 };
 use responder_lab::{
     Agent, BootTime, Lab, Node, Prober, Probing, Report, StaticFile, Status, bpftool, root_or_skip, tools,
-    xdp_on,
+    tools_or_skip, xdp_on,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -150,16 +151,55 @@ fn a_waiting_agent_takes_over_without_a_gap() {
         assert_eq!(xdp_on(a.ns(), "eth0").unwrap(), Some(before));
         let status = Status::read(first.commands()).unwrap();
         assert_eq!(status.0["agent"]["pid"], first.process().pid());
+        // But what takes long is done.
+        let loaded = programs_of(second.process().pid()).unwrap();
+        assert_eq!(loaded.len(), 2, "an XDP and an egress program: {loaded:?}");
         first.process().signal(Signal::SIGTERM).unwrap();
         second.wait_ready().unwrap();
         assert!(first.process().wait(SOON).unwrap().success());
         let log = first.process().stderr();
         assert!(log.contains("the agent that waits takes over"), "{log}");
-        assert_ne!(xdp_on(a.ns(), "eth0").unwrap().map(|x| x.id), Some(before.id));
+        let after = xdp_on(a.ns(), "eth0").unwrap().unwrap();
+        assert!(after.id != before.id && loaded.contains(&after.id), "{after:?} of {loaded:?}");
         first = second;
         flood.wait_answers(100).unwrap();
     }
     flood.ensure_no_gap(a).unwrap();
+}
+
+/// The kernel's ids of the programs that a process has open.
+fn programs_of(pid: u32) -> Result<BTreeSet<u64>> {
+    let mut ids = BTreeSet::new();
+    for file in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        let info = fs::read_to_string(file?.path()).unwrap_or_default(); // closed meanwhile
+        let id = info.lines().find_map(|line| line.strip_prefix("prog_id:"));
+        ids.extend(id.map(|id| id.trim().parse::<u64>()).transpose()?);
+    }
+    Ok(ids)
+}
+
+/// An upgrade to an agent that cannot work here: it says so at once, and the one that works goes on.
+#[test]
+fn one_that_is_not_fit_does_not_wait() {
+    let test = "one_that_is_not_fit_does_not_wait";
+    if !root_or_skip(test) || !tools_or_skip(test, &["setpriv"]) {
+        return;
+    }
+    let lab = lab().unwrap();
+    let (a, c) = (lab.node("a"), lab.node("c"));
+    let mut first = Agent::start(a, &file(), &["--on-exit", "withdraw"]).unwrap();
+    let flood = Flood::start(c).unwrap();
+    flood.wait_answers(100).unwrap();
+    let unfit = ["setpriv", "--bounding-set=-bpf,-sys_admin"];
+    let mut run = first.commands().command_by(&unfit, "run");
+    run.arg("--static").arg(first.commands().file());
+    let output = a.ns().spawn(run).unwrap().finish(SOON).unwrap();
+    assert_eq!(output.code(), Some(4), "{}", output.stderr);
+    assert!(output.stderr.contains("CAP_BPF"), "{}", output.stderr);
+    flood.wait_answers(100).unwrap();
+    flood.ensure_no_gap(a).unwrap();
+    let status = Status::read(first.commands()).unwrap();
+    assert_eq!(status.0["agent"]["pid"], first.process().pid());
 }
 
 /// The file that counts is that of the take-over, not that of the start.

@@ -14,7 +14,10 @@ use crate::{
     check::ShiftedClock,
     config::StaticConfig,
     control::Server,
-    datapath::pins::{Lock, Pins, PinsError},
+    datapath::{
+        object::{LoadOptions, Prepared},
+        pins::{Lock, Pins, PinsError},
+    },
     net::boot,
 };
 
@@ -38,7 +41,7 @@ pub async fn run(options: Options) -> Result<()> {
     }
     let pins = Pins::create(&options.bpffs)?;
     let mut signals = Signals::new()?;
-    let Some(lock) = take_lock(&pins, &mut signals).await? else {
+    let Some((lock, prepared)) = take_lock(&pins, &mut signals, options.load()).await? else {
         return Ok(()); // told to end while waiting
     };
     let fresh = !pins.in_use();
@@ -63,7 +66,7 @@ pub async fn run(options: Options) -> Result<()> {
             .with_context(|| format!("cannot listen in {} (--run-dir)", options.run_dir.display()))?;
         let (mut net, follower) = crate::net::watch::watch().await.context("cannot follow the links")?;
         let state = net.borrow_and_update().clone();
-        let mut agent = Agent::new(options, pins.clone(), source, state)?;
+        let mut agent = Agent::new(options, (pins.clone(), prepared), source, state)?;
         agent.start()?;
         anyhow::Ok((agent, changes, server, net, follower))
     };
@@ -82,16 +85,25 @@ pub async fn run(options: Options) -> Result<()> {
     Ok(())
 }
 
-/// Takes the agent's lock, waiting for another agent to end. `None`: told to end meanwhile.
-async fn take_lock(pins: &Pins, signals: &mut Signals) -> Result<Option<Lock>> {
+/// Takes the agent's lock, waiting for another agent to end, with programs loaded meanwhile. `None`: told to end before.
+async fn take_lock(
+    pins: &Pins,
+    signals: &mut Signals,
+    load: LoadOptions,
+) -> Result<Option<(Lock, Option<Prepared>)>> {
+    let mut prepared = None;
     loop {
         let lock = match pins.try_lock() {
-            Err(PinsError::Locked { .. }) => wait_for_lock(pins, signals).await,
+            Err(PinsError::Locked { .. }) => {
+                // Before it is announced that somebody waits: an agent whose programs are refused here must not go for this one.
+                prepared = Prepared::beside(pins, load)?;
+                wait_for_lock(pins, signals).await
+            }
             other => other.map(Some),
         };
         match lock {
             Ok(None) => return Ok(None),
-            Ok(Some(lock)) if pins.is_locked_by(&lock) => return Ok(Some(lock)),
+            Ok(Some(lock)) if pins.is_locked_by(&lock) => return Ok(Some((lock, prepared))),
             Err(error) if !error.is_not_found() => return Err(error.into()),
             // Who had it before has removed the directory.
             Ok(Some(_)) | Err(_) => drop(Pins::create(pins.root())?),

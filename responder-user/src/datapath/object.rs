@@ -25,7 +25,7 @@ pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_
 static OBJECT_WITH_LOG: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/responder-log.o"));
 
 /// How to load.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadOptions {
     /// Entries of each of the two VIP maps, if they have to be made.
     pub capacity: u32,
@@ -33,26 +33,39 @@ pub struct LoadOptions {
     pub log: bool,
 }
 
-/// The loaded programs.
+/// Loaded programs that are pinned nowhere yet.
+///
+/// Loading is most of what an agent's start takes (0.3 s on an idle core, mostly the kernel's verifier), and what a kernel
+/// may refuse: a successor does it while its predecessor still works.
 #[derive(Debug)]
-pub struct Object {
+pub struct Prepared {
     ebpf: Ebpf,
     xdp: &'static str,
-    /// Kernel ids of the two programs.
-    pub xdp_id: u32,
-    /// Kernel id of the egress program.
-    pub tx_id: u32,
-    /// Entries of each of the two VIP maps as they are.
-    pub capacity: u32,
+    options: LoadOptions,
+    /// Kernel ids of the maps that the programs use, in the order of [`MAPS`].
+    maps: Vec<u32>,
 }
 
-impl Object {
-    /// Loads the programs. Maps that are pinned are used as they are, the others made and pinned.
+impl Prepared {
+    /// Loads the programs beside an agent that runs, with its maps; `None` if not all of them are there. Nothing is pinned.
     ///
     /// # Errors
     ///
     /// If the kernel refuses, or a pinned map has a shape that this program does not know.
-    pub fn load(pins: &Pins, options: LoadOptions) -> Result<Self, DatapathError> {
+    pub fn beside(pins: &Pins, options: LoadOptions) -> Result<Option<Self>, DatapathError> {
+        let all_there = || MAPS.iter().all(|name| pins.map(name).exists());
+        if !all_there() {
+            return Ok(None);
+        }
+        match Self::load(pins, options) {
+            // Somebody has removed them meanwhile.
+            Err(_) if !all_there() => Ok(None),
+            loaded => loaded.map(Some),
+        }
+    }
+
+    /// Loads the programs. Maps that are pinned are used as they are, the others made and pinned.
+    fn load(pins: &Pins, options: LoadOptions) -> Result<Self, DatapathError> {
         for (name, key, value) in shapes() {
             check_shape(&pins.map(name), key, value)?;
         }
@@ -73,17 +86,66 @@ impl Object {
                 XDP_PROGRAM
             }
         };
-        let refused = |source| DatapathError::Program { name: EGRESS_PROGRAM, source };
         let tx: &mut SchedClassifier = program(&mut ebpf, EGRESS_PROGRAM)?;
-        tx.load().map_err(refused)?;
+        tx.load().map_err(|source| DatapathError::Program { name: EGRESS_PROGRAM, source })?;
+        Ok(Self { ebpf, xdp, options, maps: map_ids(pins)? })
+    }
+
+    /// Whether the pinned maps are still those that the programs use.
+    fn is_current(&self, pins: &Pins) -> bool {
+        map_ids(pins).is_ok_and(|ids| ids == self.maps)
+    }
+
+    /// Pins the programs.
+    fn pin(mut self, pins: &Pins) -> Result<Object, DatapathError> {
+        let refused = |source| DatapathError::Program { name: EGRESS_PROGRAM, source };
+        let tx: &mut SchedClassifier = program(&mut self.ebpf, EGRESS_PROGRAM)?;
         let tx_id = tx.info().map_err(refused)?.id();
         tx.pin(pins.progs_dir().join(format!("tx-{tx_id}"))).map_err(pin_error(pins))?;
 
-        let program: &mut Xdp = program(&mut ebpf, xdp)?;
-        let xdp_id = program.info().map_err(|source| DatapathError::Program { name: xdp, source })?.id();
-        program.pin(pins.progs_dir().join(format!("xdp-{xdp_id}"))).map_err(pin_error(pins))?;
-        let capacity = MapInfo::from_pin(pins.map(VIPS4)).map_or(options.capacity, |i| i.max_entries());
-        Ok(Self { ebpf, xdp, xdp_id, tx_id, capacity })
+        let name = self.xdp;
+        let xdp: &mut Xdp = program(&mut self.ebpf, name)?;
+        let xdp_id = xdp.info().map_err(|source| DatapathError::Program { name, source })?.id();
+        xdp.pin(pins.progs_dir().join(format!("xdp-{xdp_id}"))).map_err(pin_error(pins))?;
+        let capacity = MapInfo::from_pin(pins.map(VIPS4)).map_or(self.options.capacity, |i| i.max_entries());
+        Ok(Object { ebpf: self.ebpf, xdp: self.xdp, xdp_id, tx_id, capacity })
+    }
+}
+
+/// Kernel ids of the pinned maps, in the order of [`MAPS`].
+fn map_ids(pins: &Pins) -> Result<Vec<u32>, DatapathError> {
+    let id = |name: &&'static str| {
+        let info = MapInfo::from_pin(pins.map(name));
+        info.map(|info| info.id()).map_err(|source| DatapathError::Map { name, source })
+    };
+    MAPS.iter().map(id).collect()
+}
+
+/// The programs of this agent.
+#[derive(Debug)]
+pub struct Object {
+    ebpf: Ebpf,
+    xdp: &'static str,
+    /// Kernel ids of the two programs.
+    pub xdp_id: u32,
+    /// Kernel id of the egress program.
+    pub tx_id: u32,
+    /// Entries of each of the two VIP maps as they are.
+    pub capacity: u32,
+}
+
+impl Object {
+    /// Makes the programs this agent's, who has the lock: those that were loaded before, if the maps are still theirs, or new
+    /// ones. Maps that are pinned are used as they are, the others made and pinned.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses, or a pinned map has a shape that this program does not know.
+    pub fn load(pins: &Pins, options: LoadOptions, before: Option<Prepared>) -> Result<Self, DatapathError> {
+        match before.filter(|prepared| prepared.options == options && prepared.is_current(pins)) {
+            Some(prepared) => prepared.pin(pins),
+            None => Prepared::load(pins, options)?.pin(pins),
+        }
     }
 
     /// The XDP program.
