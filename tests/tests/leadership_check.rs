@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -16,14 +16,17 @@ const SOON: Duration = Duration::from_secs(60);
 const UNFIT: Option<i32> = Some(4);
 const OPTIONS: [&str; 2] = ["--lease-duration", "1s"];
 
+const SIX: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x200));
+
 fn vip(number: u8) -> IpAddr {
     [192, 0, 2, 200 + number].into()
 }
 
 fn cluster(delays: bool) -> (Cluster, Vec<ClusterAgent>) {
     let cluster = Cluster::builder().nodes(2).delays(delays).build().unwrap();
-    let services: Vec<_> =
+    let mut services: Vec<_> =
         (0..4).map(|n| Service::new(&format!("web{n}")).vips(&[vip(n)]).on(&["n1"])).collect();
+    services.push(Service::new("six").vips(&[SIX]).on(&["n1"]));
     cluster.services(&services).unwrap();
     let mut agents: Vec<_> = ["n1", "n2"].map(|node| cluster.agent(node, &OPTIONS).unwrap()).into();
     for agent in &mut agents {
@@ -33,7 +36,7 @@ fn cluster(delays: bool) -> (Cluster, Vec<ClusterAgent>) {
         let output = agents[0].command(&["status", "--cluster", "--json"]).ok()?;
         let status: Value = serde_json::from_str(&output.stdout).ok()?;
         let vips = status["cluster"]["vips"].as_array()?.clone();
-        (vips.len() == 4 && vips.iter().all(|vip| !vip["owner"].is_null())).then_some(())
+        (vips.len() == 5 && vips.iter().all(|vip| !vip["owner"].is_null())).then_some(())
     })
     .unwrap();
     (cluster, agents)
@@ -74,8 +77,8 @@ fn a_sound_cluster_has_no_findings_and_each_defect_has_one() {
         "differ by less than two seconds",
         "reads of a Lease took",
         "no other is known to this cluster",
-        "each of 4 is in a prefix of some node",
-        "4 IPv4 addresses probed for by ARP: nobody else has them",
+        "each of 5 is in a prefix of some node",
+        "5 addresses probed for by ARP and Neighbor Discovery: nobody else has them",
         "no VRRP (keepalived) was heard within 1s",
         "has no ConfigMap in kube-system",
     ] {
@@ -212,16 +215,19 @@ fn outside(cluster: &Cluster, n1: &ClusterAgent) {
     cluster.delete_service("greedy").unwrap();
 }
 
-/// A client that has the address of a Service, too.
+/// A client that has an address of a Service, too: of either family.
 fn duplicates(cluster: &Cluster, n1: &ClusterAgent) {
     let client = cluster.host("c");
-    client.ns().ip("addr add 192.0.2.200/32 dev eth0").unwrap();
-    let (output, findings) = check(cluster, n1, &[]);
-    client.ns().ip("addr del 192.0.2.200/32 dev eth0").unwrap();
-    assert_eq!(output.code(), UNFIT, "{findings:#?}");
-    let found = finding(&findings, "bad", "192.0.2.200 is ");
-    assert!(found["text"].as_str().unwrap().contains(&client.mac().to_string()), "{found}");
-    finding(&findings, "ok", "3 IPv4 addresses probed for");
+    for vip in [vip(0), SIX] {
+        let prefix = if vip.is_ipv4() { "32" } else { "128 nodad" };
+        client.ns().ip(&format!("addr add {vip}/{prefix} dev eth0")).unwrap();
+        let (output, findings) = check(cluster, n1, &[]);
+        client.ns().ip(&format!("addr del {vip}/{prefix} dev eth0")).unwrap();
+        assert_eq!(output.code(), UNFIT, "{findings:#?}");
+        let found = finding(&findings, "bad", &format!("{vip} is "));
+        assert!(found["text"].as_str().unwrap().contains(&client.mac().to_string()), "{found}");
+        finding(&findings, "ok", "4 addresses probed for");
+    }
 }
 
 /// Says so when it is dropped.

@@ -11,6 +11,9 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 /// IP protocol of VRRP, and of CARP.
 pub const VRRP: u8 = 112;
+const ICMPV6: u8 = 58;
+/// ICMPv6 type of a Neighbor Advertisement.
+const ADVERTISEMENT: u8 = 136;
 /// The longest frame that is received whole.
 const LONGEST: usize = 2048;
 
@@ -22,8 +25,8 @@ const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 /// What to receive. The kernel leaves out the rest, so that a busy link costs nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// ARP.
-    Arp,
+    /// ARP, and Neighbor Advertisements without extension headers.
+    Neighbours,
     /// VRRP over IPv4 or IPv6, without options or extension headers.
     Vrrp,
 }
@@ -34,7 +37,17 @@ impl Kind {
         let equal = |value, yes, no| SockFilter::new(EQUAL, yes, no, value);
         let (accept, drop) = (SockFilter::new(RETURN, 0, 0, u32::MAX), SockFilter::new(RETURN, 0, 0, 0));
         match self {
-            Self::Arp => vec![load(LOAD_HALF, 12), equal(0x0806, 0, 1), accept, drop],
+            Self::Neighbours => vec![
+                load(LOAD_HALF, 12),
+                equal(0x0806, 5, 0),
+                equal(0x86dd, 0, 5),
+                load(LOAD_HALF, 14 + 6), // next header and hop limit
+                equal(u32::from(ICMPV6) << 8 | 255, 0, 3),
+                load(LOAD_BYTE, 14 + 40),
+                equal(ADVERTISEMENT.into(), 0, 1),
+                accept,
+                drop,
+            ],
             Self::Vrrp => vec![
                 load(LOAD_HALF, 12),
                 equal(0x0800, 0, 2),

@@ -1,7 +1,5 @@
 //! Addresses that no node can or may announce.
 
-use std::net::IpAddr;
-
 use super::super::{
     Finding,
     Verdict::{Bad, Limited, Ok as Fine},
@@ -66,9 +64,4 @@ fn name(vip: &VipView) -> String {
 
 fn rest(all: usize, text: &str) -> Option<Finding> {
     (all > SHOWN).then(|| Finding::new("addresses", Limited, format!("… and {} {text}", all - SHOWN)))
-}
-
-/// What is to be probed for: all IPv4 addresses.
-pub(super) fn probed(view: &ClusterView) -> impl Iterator<Item = &VipView> {
-    view.vips.iter().filter(|vip| matches!(vip.vip, IpAddr::V4(_)))
 }

@@ -1,7 +1,8 @@
-//! ARP probes and VRRP advertisements, as bytes.
+//! Probes, their answers, and VRRP advertisements, as bytes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use etherparse::{Icmpv6Type, PacketBuilder, err::packet::BuildWriteError};
 use responder_common::wire::Mac;
 
 use crate::net::listen::VRRP;
@@ -11,6 +12,14 @@ const ETHERNET: usize = 14;
 /// Bytes of a VRRP header.
 const VRRP_HEADER: usize = 8;
 const ARP: [u8; 2] = [0x08, 0x06];
+const IPV6: [u8; 2] = [0x86, 0xdd];
+const ICMPV6: u8 = 58;
+/// Of every message of Neighbor Discovery (RFC 4861 section 7.1).
+const ND_HOP_LIMIT: u8 = 255;
+/// ICMPv6 type of a Neighbor Advertisement.
+const ADVERTISEMENT: u8 = 136;
+/// Type of its option.
+const TARGET_LINK_LAYER: u8 = 2;
 /// Ethernet, IPv4, and the lengths of their addresses.
 const ARP_FIXED: [u8; 6] = [0, 1, 8, 0, 6, 4];
 const REQUEST: u8 = 1;
@@ -33,9 +42,57 @@ pub(super) fn probe(mac: Mac, target: Ipv4Addr) -> Vec<u8> {
     frame
 }
 
-/// Who has an address, if an ARP frame says that: a reply, or an announcement.
-pub(super) fn answer(frame: &[u8]) -> Option<(Ipv4Addr, Mac)> {
-    let arp = frame.get(ETHERNET..ETHERNET + 28).filter(|_| frame.get(12..14) == Some(&ARP))?;
+/// A probe of Duplicate Address Detection: a solicitation whose sender has no address (RFC 4862 section 5.4.2).
+///
+/// # Errors
+///
+/// Not for what is built here.
+pub(super) fn probe6(mac: Mac, target: Ipv6Addr) -> Result<Vec<u8>, BuildWriteError> {
+    let [.., a, b, c] = target.octets();
+    let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]));
+    let builder = PacketBuilder::ethernet2(mac.octets(), [0x33, 0x33, 0xff, a, b, c])
+        .ipv6([0; 16], group.octets(), ND_HOP_LIMIT)
+        .icmpv6(Icmpv6Type::NeighborSolicitation);
+    let mut frame = Vec::with_capacity(builder.size(16));
+    builder.write(&mut frame, &target.octets())?;
+    Ok(frame)
+}
+
+/// Who has an address, if a frame says that: an ARP reply or announcement, or a Neighbor Advertisement.
+pub(super) fn answer(frame: &[u8]) -> Option<(IpAddr, Mac)> {
+    match *frame.get(12..14)?.first_chunk()? {
+        ARP => arp_answer(frame).map(|(ip, mac)| (ip.into(), mac)),
+        IPV6 => advertised(frame).map(|(ip, mac)| (ip.into(), mac)),
+        _ => None,
+    }
+}
+
+/// RFC 4861 section 4.4. The hardware address is that of the option, or else the frame's.
+fn advertised(frame: &[u8]) -> Option<(Ipv6Addr, Mac)> {
+    let ip = frame.get(ETHERNET..)?;
+    let &[0x60..=0x6f, _, _, _, high, low, ICMPV6, ND_HOP_LIMIT] = ip.first_chunk()? else {
+        return None;
+    };
+    let message = ip.get(40..40 + usize::from(u16::from_be_bytes([high, low])))?;
+    if *message.get(..2)? != [ADVERTISEMENT, 0] {
+        return None;
+    }
+    let target = Ipv6Addr::from(*message.get(8..24)?.first_chunk::<16>()?);
+    let mut mac = *frame.get(6..12)?.first_chunk::<6>()?;
+    let mut options = message.get(24..)?;
+    while let &[kind, units, ..] = options {
+        // An option without length makes the message invalid (section 4.6).
+        let length = Some(usize::from(units) * 8).filter(|length| *length > 0)?;
+        if kind == TARGET_LINK_LAYER {
+            mac = *options.get(2..8)?.first_chunk::<6>()?;
+        }
+        options = options.get(length..)?;
+    }
+    Some((target, Mac::new(mac)))
+}
+
+fn arp_answer(frame: &[u8]) -> Option<(Ipv4Addr, Mac)> {
+    let arp = frame.get(ETHERNET..ETHERNET + 28)?;
     if arp.get(..6)? != ARP_FIXED {
         return None;
     }
@@ -106,7 +163,7 @@ mod tests {
     const MAC: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
 
     #[test]
-    fn a_probe_has_no_sender_address() {
+    fn an_arp_probe_has_no_sender_address() {
         let frame = probe(MAC, Ipv4Addr::new(192, 0, 2, 10));
         assert_eq!(frame.len(), 60);
         assert_eq!(&frame[..6], [0xff; 6]);
@@ -121,13 +178,53 @@ mod tests {
         let mut frame = probe(Mac::ZERO, ip);
         frame[22..28].copy_from_slice(&MAC.octets());
         frame[28..32].copy_from_slice(&ip.octets());
-        assert_eq!(answer(&frame), Some((ip, MAC)), "an announcement");
+        assert_eq!(answer(&frame), Some((ip.into(), MAC)), "an announcement");
         frame[21] = REPLY;
         frame[38..42].copy_from_slice(&[0; 4]);
-        assert_eq!(answer(&frame), Some((ip, MAC)), "the reply to a probe");
+        assert_eq!(answer(&frame), Some((ip.into(), MAC)), "the reply to a probe");
         frame[21] = REQUEST;
         assert_eq!(answer(&frame), None, "a question by that address is no answer for it, but a use of it");
         assert_eq!(answer(&frame[..41]), None);
+    }
+
+    #[test]
+    fn a_probe_for_an_ipv6_address_is_one_of_duplicate_address_detection() {
+        let target: Ipv6Addr = "2001:db8::12:3456".parse().unwrap();
+        let frame = probe6(MAC, target).unwrap();
+        assert_eq!(&frame[..6], [0x33, 0x33, 0xff, 0x12, 0x34, 0x56]);
+        assert_eq!(&frame[22..38], [0; 16], "the sender's address");
+        let group: Ipv6Addr = "ff02::1:ff12:3456".parse().unwrap();
+        assert_eq!(&frame[38..54], group.octets());
+        assert_eq!(&frame[62..78], target.octets());
+        assert_eq!(answer(&frame), None, "nobody claims anything by it");
+    }
+
+    /// An advertisement of 2001:db8::10 in a frame from `02:…:ee`.
+    fn advertisement(options: &[u8]) -> Vec<u8> {
+        let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 0xee], [0x33, 0x33, 0, 0, 0, 1])
+            .ipv6([0; 16], [0; 16], ND_HOP_LIMIT)
+            .icmpv6_raw(ADVERTISEMENT, 0, [0x20, 0, 0, 0]);
+        let mut payload = TARGET.octets().to_vec();
+        payload.extend(options);
+        let mut frame = Vec::new();
+        builder.write(&mut frame, &payload).unwrap();
+        frame
+    }
+
+    const TARGET: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
+
+    #[test]
+    fn advertisements_are_answers() {
+        let option = [TARGET_LINK_LAYER, 1, 2, 0, 0, 0, 0, 1];
+        assert_eq!(answer(&advertisement(&option)), Some((TARGET.into(), MAC)));
+        let other = [14, 1, 0, 0, 0, 0, 0, 0];
+        assert_eq!(answer(&advertisement(&[other, option].concat())), Some((TARGET.into(), MAC)));
+        let senders = Some((TARGET.into(), Mac::new([2, 0, 0, 0, 0, 0xee])));
+        assert_eq!(answer(&advertisement(&[])), senders);
+        assert_eq!(answer(&advertisement(&[1, 0])), None, "an option without length");
+        let mut routed = advertisement(&option);
+        routed[ETHERNET + 7] = 254;
+        assert_eq!(answer(&routed), None, "from beyond the link");
     }
 
     fn advert(version: u8, addresses: &[[u8; 4]]) -> Vec<u8> {
@@ -163,6 +260,9 @@ mod tests {
         fn nothing_panics(bytes: Vec<u8>, version in 0_u8..16, cut in 0_usize..60) {
             Advert::parse(&bytes);
             answer(&bytes);
+            let claim = advertisement(&bytes);
+            answer(&claim);
+            answer(&claim[..cut.min(claim.len())]);
             let whole = advert(version, &[[1, 2, 3, 4]]);
             Advert::parse(&whole[..cut.min(whole.len())]);
         }
