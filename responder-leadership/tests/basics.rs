@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     num::NonZeroU16,
     time::Duration,
 };
@@ -171,17 +171,27 @@ fn the_first_node_waits_and_then_takes_everything() {
     assert_eq!(world.held("n1"), 16);
 }
 
+/// Whether or not it is known who will come, and however much later others begin.
 #[test]
 fn nodes_of_a_starting_cluster_share() {
-    let mut world = World::default();
-    world.start("n1", 16);
-    world.run(LEASE);
-    world.start("n2", 16);
-    world.start("n3", 16);
-    world.run(LEASE * 3);
-    let held = ["n1", "n2", "n3"].map(|n| world.held(n));
-    assert_eq!(held.iter().sum::<usize>(), 16);
-    assert!(held.iter().all(|n| *n > 0), "{held:?}");
+    let names = ["n1", "n2", "n3"];
+    let all: BTreeSet<NodeName> = names.map(NodeName::from).into();
+    for expected in [None, Some(all)] {
+        for later in [STEP, LEASE / 4, LEASE / 2, LEASE] {
+            let mut world = World::default();
+            for (index, name) in names.into_iter().enumerate() {
+                world.start(name, 16);
+                if let Some(expected) = &expected {
+                    world.tell(&name.into(), Event::Expected(expected.clone()));
+                }
+                world.run(if index == 0 { later } else { STEP });
+            }
+            world.run(LEASE * 4);
+            let held = names.map(|name| world.held(name));
+            assert_eq!(held.iter().sum::<usize>(), 16);
+            assert!(held.iter().all(|n| *n >= 4), "{held:?}, others {later:?} later, {expected:?} expected");
+        }
+    }
 }
 
 #[test]

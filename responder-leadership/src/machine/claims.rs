@@ -69,6 +69,14 @@ impl Machine {
             self.wake_at(at);
             return Settled::No;
         }
+        // Those that come before this node may know of it later: since their sessions began, or, this one, since its own list.
+        let before = self.takers_before(group);
+        let began = before.iter().filter_map(|node| self.peers.get(node)).map(|peer| peer.since).max();
+        let theirs = began.map_or(at, |began| (began + self.unclear_for()).min(at + self.unclear_for()));
+        if self.now < theirs {
+            self.wake_at(theirs);
+            return Settled::No;
+        }
         self.take(group, claim)
     }
 
