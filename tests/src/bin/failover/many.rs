@@ -1,6 +1,6 @@
 //! A node crashes that holds everything: when the last of many VIPs is answered and announced by the others.
 
-use std::{net::IpAddr, time::Duration};
+use std::{fs, net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use responder_lab::{BootTime, Cluster, wait_until};
@@ -51,8 +51,26 @@ pub(super) fn measure(rounds: u32) -> Result<()> {
             times.iter().map(|times| times.announced).collect(),
             "paced",
         );
+        println!("{:<26} {}", format!("memory, {count} VIPs"), memory(&mut fleet)?);
     }
     Ok(())
+}
+
+/// What the agents have in memory, and the most that they had.
+fn memory(fleet: &mut Fleet) -> Result<String> {
+    let mut most = [0; 2];
+    for name in fleet.names() {
+        let pid = fleet.agent(&name).pid();
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        for (most, field) in most.iter_mut().zip(["VmRSS:", "VmHWM:"]) {
+            let line =
+                status.lines().find_map(|line| line.strip_prefix(field)).context("no memory in status")?;
+            let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
+            *most = kibibytes.max(*most);
+        }
+    }
+    let [now, peak] = most.map(|kibibytes| kibibytes as f64 / 1024.0);
+    Ok(format!("{now:.1} MiB of the largest agent; {peak:.1} MiB at the most"))
 }
 
 fn crash(fleet: &mut Fleet, all: &[IpAddr]) -> Result<Times> {
