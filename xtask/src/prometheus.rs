@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The environment variable in which the program can be named; whoever sets it has built it.
-const VARIABLE: &str = "RESPONDER_PROMTOOL";
+pub(crate) const VARIABLE: &str = "RESPONDER_PROMTOOL";
 
 /// As in `xtask/prometheus/go.mod`: 3.13.5, whose Go module counts by 300 more.
 const VERSION: &str = "0.313.5";
@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// # Errors
 ///
 /// There is no Go and it may not or cannot be installed, the modules cannot be downloaded, or the build fails.
-fn ensure(consent: Consent) -> Result<PathBuf> {
+pub(crate) fn ensure(consent: Consent) -> Result<PathBuf> {
     if let Some(set) = env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
         let path = PathBuf::from(set);
         return match path.is_file() {
@@ -90,7 +90,7 @@ fn build(go: &Go, out: &Path) -> Result<()> {
 /// # Errors
 ///
 /// What is wrong with them.
-fn test_alerts(promtool: &Path) -> Result<()> {
+pub(crate) fn test_alerts(promtool: &Path) -> Result<()> {
     let place = env::temp_dir().join(format!("rsp-{}-alerts", process::id()));
     fs::create_dir_all(&place)?;
     let tested = (|| {
@@ -140,18 +140,6 @@ fn queries(value: &serde_json::Value) -> Vec<&str> {
     let own = value.get("expr").and_then(serde_json::Value::as_str);
     let fields = value.as_object().into_iter().flat_map(serde_json::Map::values);
     own.into_iter().chain(fields.flat_map(queries)).collect()
-}
-
-/// The same in steps. `Some`: it could not be had, for this reason.
-///
-/// # Errors
-///
-/// As [`test_alerts`].
-pub(crate) fn alerts(consent: Consent) -> Result<Option<String>> {
-    match step("promtool", || ensure(consent)) {
-        Ok(promtool) => step("alerts and dashboard", || test_alerts(&promtool)).map(|()| None),
-        Err(error) => Ok(Some(format!("{error:#}").replace('\n', " "))),
-    }
 }
 
 #[cfg(test)]

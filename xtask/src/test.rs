@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
 }
 
 /// What the tests use, as Debian's packages.
-const PACKAGES: [&str; 16] = [
+const PACKAGES: [&str; 17] = [
     "arp-scan",
     "bpftool",
     "conntrack",
@@ -51,6 +51,7 @@ const PACKAGES: [&str; 16] = [
     "iputils-arping",
     "iputils-ping",
     "ipv6toolkit",
+    "jq",
     "ndisc6",
     "netsniff-ng",
     "nftables",
@@ -231,15 +232,22 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Makes each alert fire and not fire.
+    /// Makes each alert fire and not fire, and has promtool for whoever else runs it.
     fn alerts(&mut self, consent: Consent) {
-        let name = "alerts";
+        let (name, other) = ("alerts", "documented_commands_on_files");
+        if !self.wants(name) && !self.wants(other) {
+            return;
+        }
+        let promtool = match step("promtool", || prometheus::ensure(consent)) {
+            Ok(promtool) => promtool,
+            Err(error) => return self.total.skipped(name, format!("{error:#}").replace('\n', " ")),
+        };
+        self.environment.push((prometheus::VARIABLE, promtool.clone().into()));
         if !self.wants(name) {
             return;
         }
-        match prometheus::alerts(consent) {
-            Ok(None) => self.total.passed(),
-            Ok(Some(reason)) => self.total.skipped(name, reason),
+        match step("alerts and dashboard", || prometheus::test_alerts(&promtool)) {
+            Ok(()) => self.total.passed(),
             Err(error) => {
                 say(format!("{error:#}"));
                 self.total.failed(name);
