@@ -90,7 +90,7 @@ fn build(go: &Go, out: &Path) -> Result<()> {
 /// # Errors
 ///
 /// What is wrong with them.
-pub(crate) fn test_alerts(promtool: &Path) -> Result<()> {
+fn test_alerts(promtool: &Path) -> Result<()> {
     let place = env::temp_dir().join(format!("rsp-{}-alerts", process::id()));
     fs::create_dir_all(&place)?;
     let tested = (|| {
@@ -140,6 +140,18 @@ fn queries(value: &serde_json::Value) -> Vec<&str> {
     let own = value.get("expr").and_then(serde_json::Value::as_str);
     let fields = value.as_object().into_iter().flat_map(serde_json::Map::values);
     own.into_iter().chain(fields.flat_map(queries)).collect()
+}
+
+/// The same in steps. `Some`: it could not be had, for this reason.
+///
+/// # Errors
+///
+/// As [`test_alerts`].
+pub(crate) fn alerts(consent: Consent) -> Result<Option<String>> {
+    match step("promtool", || ensure(consent)) {
+        Ok(promtool) => step("alerts and dashboard", || test_alerts(&promtool)).map(|()| None),
+        Err(error) => Ok(Some(format!("{error:#}").replace('\n', " "))),
+    }
 }
 
 #[cfg(test)]

@@ -44,11 +44,11 @@ impl<'a> Runner<'a> {
         let mut seen = BTreeSet::new();
         let commands = self.blocks.iter().flat_map(|block| block.commands.clone());
         let mut commands: Vec<Command> = commands
-            .filter(|command| stage(&command.text) == Some(now) && seen.insert(command.text.clone()))
+            .filter(|command| stage(command) == Some(now) && seen.insert(command.text.clone()))
             .collect();
         assert!(!commands.is_empty(), "no command for {now:?}");
         // Who follows what happens begins before it happens.
-        commands.sort_by_key(|command| !matches!(entry(&command.text), Some((_, How::Follow(..)))));
+        commands.sort_by_key(|command| !matches!(entry(command), Some((_, How::Follow(..)))));
         let (mut running, mut document) = (Vec::new(), commands[0].document.clone());
         for command in commands {
             if document != command.document {
@@ -56,7 +56,7 @@ impl<'a> Runner<'a> {
                 between();
             }
             let begin = Instant::now();
-            let result = match entry(&command.text).map(|(_, how)| *how) {
+            let result = match entry(&command).map(|(_, how)| how) {
                 Some(How::Run(_, place)) => self.run(&command, place),
                 Some(How::Serve(_, place)) => self.start(&command, place).and_then(|mut process| {
                     process.wait_line(DEADLINE, |line| line.contains("ready"))?;
@@ -115,13 +115,13 @@ impl<'a> Runner<'a> {
         assert!(failures.is_empty(), "{} failures\n\n{}", failures.len(), failures.join("\n\n"));
     }
 
-    /// Everything that is known of what went wrong.
+    /// Whether a command has failed.
     pub(crate) fn has_failed(&self) -> bool {
         !self.failures.is_empty()
     }
 }
 
-/// A stage needs what `prepare` does; its failure is the test's.
+/// What a stage needs; without it there is no use in going on.
 pub(crate) fn must<T>(result: Result<T>, what: &str) -> T {
     result.with_context(|| what.to_owned()).unwrap()
 }

@@ -1,5 +1,7 @@
 //! Where and when each command is run, or why it is not.
 
+use responder_tests::commands::Command;
+
 /// Parts of what users do, one after the other.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Stage {
@@ -47,7 +49,7 @@ use How::{Follow, Not, Run, Serve};
 use Place::{Desk, Neighbour, Node};
 use Stage::{Files, Host, Install, Look, Move, Outside, Remove};
 
-/// What commands begin with; the longest that fits counts. There is none that no command begins with.
+/// What commands begin with; the longest beginning that fits counts. Each has to fit some command.
 pub(crate) const TABLE: &[(&str, How)] = &[
     // Files.
     ("sed -e '1,/^spec:/d'", Run(Files, Desk)),
@@ -99,10 +101,11 @@ pub(crate) const TABLE: &[(&str, How)] = &[
     ("cargo xtask cluster", Not("tests/tests/real_nodes.rs has its short form")),
     ("cargo xtask test", Not("this is a part of it")),
     ("skopeo copy", Not("needs a registry")),
-    ("kubectl delete daemonset -n metallb-system speaker", Not("needs MetalLB")),
-    ("kubectl apply -k deploy/overlays/yours", Not("needs an overlay of the reader's")),
-    ("ip address del VIP", Not("needs kube-vip")),
 ];
+
+/// Documents whose commands are run by another test, all of them.
+pub(crate) const OTHERS: &[(&str, &str)] =
+    &[("docs/migrating.md", "tests/tests/migrating.rs plays its steps")];
 
 /// Commands that end with another code than 0, as is documented.
 pub(crate) const CODES: &[(&str, i32)] = &[("kubectl responder why 192.0.2.20", 7)];
@@ -117,14 +120,18 @@ pub(crate) const SILENT: &[&str] = &[
     "kubectl get validatingwebhookconfigurations",
 ];
 
-/// The entry of [`TABLE`] that counts for a command.
-pub(crate) fn entry(text: &str) -> Option<&'static (&'static str, How)> {
-    TABLE.iter().filter(|(begin, _)| text.starts_with(begin)).max_by_key(|(begin, _)| begin.len())
+/// What is done with a command: the line of a table, and what it says.
+pub(crate) fn entry(command: &Command) -> Option<(&'static str, How)> {
+    if let Some((document, reason)) = OTHERS.iter().find(|(document, _)| *document == command.document) {
+        return Some((document, Not(reason)));
+    }
+    let lines = TABLE.iter().filter(|(begin, _)| command.text.starts_with(begin));
+    lines.max_by_key(|(begin, _)| begin.len()).copied()
 }
 
 /// When a command is run.
-pub(crate) fn stage(text: &str) -> Option<Stage> {
-    match entry(text)?.1 {
+pub(crate) fn stage(command: &Command) -> Option<Stage> {
+    match entry(command)?.1 {
         Run(stage, _) | Follow(stage, _) | Serve(stage, _) => Some(stage),
         Not(_) => None,
     }
