@@ -133,36 +133,33 @@ fn trouble(site: &Installation) -> Pod {
     let pod = again.unwrap_or_else(|error| panic!("{error}\n{}", site.diagnosis()));
     must(site.settle(&[]), "after an agent's end");
 
-    let logged = |what: &str| {
-        let all = ["logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=l2-responder", "--tail=-1"];
-        wait_until(&format!("{what:?} in a log"), SOON, || {
-            site.kubectl(&all).ok().filter(|text| text.contains(what)).map(|_| ())
-        })
-        .unwrap_or_else(|error| panic!("{error}\n{}", site.diagnosis()));
+    let all = ["logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=l2-responder", "--tail=-1"];
+    let own = ["logs", "-n", NAMESPACE, &pod.name];
+    let wait_log = |logs: &[&str], what: &str, again: &dyn Fn()| {
+        let found = wait_until(&format!("{what:?} in a log"), SOON, || {
+            again();
+            site.kubectl(logs).ok().filter(|text| text.contains(what)).map(|_| ())
+        });
+        found.unwrap_or_else(|error| panic!("{error}\n{}", site.diagnosis()));
     };
-    let vip = vips()[0];
-    let std::net::IpAddr::V4(vip) = vip else { panic!("{vip}") };
+
+    let std::net::IpAddr::V4(vip) = vips()[0] else { panic!("the first VIP is none of IPv4") };
     let sha = site.mac("c");
     let claim = arp(Mac::BROADCAST, Arp { op: 1, sha, spa: vip, tha: Mac::ZERO, tpa: vip });
-    send_all(site.cluster.host("c").ns(), "eth0", &[claim]).unwrap();
-    logged("another station claims");
+    let send = || send_all(site.cluster.host("c").ns(), "eth0", std::slice::from_ref(&claim)).unwrap();
+    wait_log(&all, "another station claims", &send);
 
     site.kubectl(&["delete", "rolebinding", "-n", NAMESPACE, "responder"]).unwrap();
-    wait_until("a write that is refused", SOON, || {
-        let text = site.kubectl(&["logs", "-n", NAMESPACE, &pod.name]).ok()?;
-        text.contains("could not be written").then_some(())
-    })
-    .unwrap_or_else(|error| panic!("{error}\n{}", site.diagnosis()));
+    wait_log(&own, "renewal failed", &|| ());
     let rights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/base/rbac.yaml");
     site.kubectl(&["apply", "-f", rights.to_str().unwrap()]).unwrap();
     must(site.settle(&[]), "after writes were refused");
 
     let leases = site.kubectl(&["get", "leases", "-n", NAMESPACE, "-o", "name"]).unwrap();
-    let claim = leases.lines().find(|line| line.contains("/claim-")).unwrap().to_owned();
+    let claim = leases.lines().find(|line| line.contains("/claim-")).unwrap();
     let nonsense = "l2-responder.io/record=nonsense";
-    site.kubectl(&["annotate", "-n", NAMESPACE, &claim, nonsense, "--overwrite"]).unwrap();
-    logged("cannot be understood");
+    site.kubectl(&["annotate", "-n", NAMESPACE, claim, nonsense, "--overwrite"]).unwrap();
+    wait_log(&all, "cannot be understood", &|| ());
     must(site.settle(&[]), "after a Lease was damaged");
-
     site.cluster.agent_pod(&owner).unwrap()
 }
