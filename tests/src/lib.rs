@@ -2,6 +2,7 @@
 //!
 //! * [`build`]: frames out of plain fields, byte by byte.
 //! * [`campaign`]: random faults in it, one after the other.
+//! * [`commands`]: the commands that the documents show: found, and run as they are written.
 //! * [`crowd`]: clusters with many addresses.
 //! * [`daemonset`]: agents in pods on real nodes, and what happens to them in their life.
 //! * [`fleet`]: agents in a cluster, and what a client sees of them.
@@ -16,6 +17,7 @@
 
 pub mod build;
 pub mod campaign;
+pub mod commands;
 pub mod crowd;
 pub mod daemonset;
 pub mod fleet;

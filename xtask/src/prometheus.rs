@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The environment variable in which the program can be named; whoever sets it has built it.
-const VARIABLE: &str = "RESPONDER_PROMTOOL";
+pub(crate) const VARIABLE: &str = "RESPONDER_PROMTOOL";
 
 /// As in `xtask/prometheus/go.mod`: 3.13.5, whose Go module counts by 300 more.
 const VERSION: &str = "0.313.5";
@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// # Errors
 ///
 /// There is no Go and it may not or cannot be installed, the modules cannot be downloaded, or the build fails.
-fn ensure(consent: Consent) -> Result<PathBuf> {
+pub(crate) fn ensure(consent: Consent) -> Result<PathBuf> {
     if let Some(set) = env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
         let path = PathBuf::from(set);
         return match path.is_file() {

@@ -1,4 +1,5 @@
-//! Commands in the documentation are commands that there are, with flags that there are.
+//! Commands in the documentation are commands that there are, with flags that there are, also where they are only named.
+//! tests/tests/documented_commands.rs runs those in blocks.
 
 use clap::{Parser as _, error::ErrorKind};
 use responder_user::cli::Cli;
