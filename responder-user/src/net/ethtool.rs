@@ -129,7 +129,7 @@ fn call(ifname: &str, request: &mut [u32]) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{ifname:?} is too long a name")));
     }
     for (to, from) in ifreq.ifr_name.iter_mut().zip(ifname.bytes()) {
-        *to = from.cast_signed();
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     ifreq.ifr_ifru.ifru_data = request.as_mut_ptr().cast();
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
