@@ -1,6 +1,8 @@
 //! Prometheus and its tool for tests of alerts, built once from its Go module and kept; tests of the alerts, and of the
 //! dashboard.
 
+mod npm;
+pub(crate) mod picture;
 mod schema;
 
 use std::{
@@ -59,7 +61,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     let promtool = ensure(PROMTOOL, consent)?;
     step("alerts and dashboard", || test_alerts(&promtool))?;
-    let types = schema::ensure_installed(consent)?;
+    let types = schema::PACKAGES.ensure(consent)?;
     step("dashboard by Grafana's types", || check_dashboard(&types))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -202,7 +204,7 @@ pub(crate) fn alerts(consent: Consent) -> Result<Option<String>> {
 ///
 /// What is wrong with it.
 pub(crate) fn dashboard(consent: Consent) -> Result<Option<String>> {
-    match step("Grafana's types", || schema::ensure_installed(consent)) {
+    match step("Grafana's types", || schema::PACKAGES.ensure(consent)) {
         Ok(types) => step("dashboard by Grafana's types", || check_dashboard(&types)).map(|()| None),
         Err(error) => Ok(Some(format!("{error:#}").replace('\n', " "))),
     }

@@ -1,23 +1,23 @@
-//! The dashboard, compared with Grafana's own types of one: its package for that, and the TypeScript compiler, are installed
-//! once and kept.
+//! The dashboard, compared with Grafana's own types of one.
 
 use std::{
     fs,
-    path::{Path, PathBuf},
-    process::{self, Command, Stdio},
+    os::unix::fs::symlink,
+    path::Path,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use ebpf_build::cache_dir;
 
-use crate::{
-    build::workspace,
-    step::say,
-    tools::{self, Consent, on_path, remove_abandoned, run},
+use super::npm::Packages;
+use crate::{build::workspace, step::say, tools};
+
+/// The types, of the version in `xtask/dashboard/package.json`.
+pub(super) const PACKAGES: Packages = Packages {
+    name: "grafana-schema-13.2.3",
+    source: "xtask/dashboard",
+    what: "Grafana's types of a dashboard and the TypeScript compiler (33 MB)",
 };
-
-/// As in `xtask/dashboard/package.json`.
-const NAME: &str = "grafana-schema-13.2.3";
 /// What is there besides what is installed.
 const MODEL: [&str; 2] = ["model.ts", "tsconfig.json"];
 
@@ -35,41 +35,6 @@ const PLANTED: [(&str, &str); 10] = [
     ("\"gridPos\"", "\"gridPosition\""),
 ];
 
-/// The directory with the packages, which are installed unless they have been.
-///
-/// # Errors
-///
-/// There is no npm and it may not or cannot be installed, or the packages cannot be had.
-pub(super) fn ensure_installed(consent: Consent) -> Result<PathBuf> {
-    let cache = cache_dir()?;
-    let place = cache.join(NAME);
-    // It gets its name when it is complete.
-    if place.is_dir() {
-        return Ok(place);
-    }
-    if on_path("npm").is_none() {
-        tools::install(&["nodejs", "npm"], consent)?;
-    }
-    say("npm installs Grafana's types of a dashboard and the TypeScript compiler, once (27 MB)");
-    let unfinished = format!("{NAME}-installing-");
-    remove_abandoned(&cache, &unfinished);
-    let temporary = cache.join(format!("{unfinished}{}", process::id()));
-    fs::create_dir_all(&temporary).with_context(|| format!("cannot create {}", temporary.display()))?;
-    let installed = (|| {
-        for file in ["package.json", "package-lock.json"] {
-            fs::copy(workspace().join("xtask/dashboard").join(file), temporary.join(file))?;
-        }
-        let mut npm = Command::new("npm");
-        npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]);
-        run(npm.current_dir(&temporary).stdin(Stdio::null()))?;
-        fs::rename(&temporary, &place).with_context(|| format!("cannot create {}", place.display()))
-    })();
-    if temporary.exists() {
-        fs::remove_dir_all(&temporary).with_context(|| format!("cannot remove {}", temporary.display()))?;
-    }
-    installed.map(|()| place)
-}
-
 /// Compares a dashboard with the types, and sees that planted errors are found. `place` is a directory to work in.
 ///
 /// # Errors
@@ -79,7 +44,7 @@ pub(super) fn check(installed: &Path, dashboard: &str, place: &Path) -> Result<(
     for file in MODEL {
         fs::copy(workspace().join("xtask/dashboard").join(file), place.join(file))?;
     }
-    std::os::unix::fs::symlink(installed.join("node_modules"), place.join("node_modules"))?;
+    symlink(installed.join("node_modules"), place.join("node_modules"))?;
     fs::create_dir(place.join("checked"))?;
     let write = |name: &str, dashboard: &str| {
         let text = format!(
@@ -113,7 +78,7 @@ pub(super) fn check(installed: &Path, dashboard: &str, place: &Path) -> Result<(
     if !wrong.is_empty() {
         bail!("deploy/monitoring/dashboard.json is none of Grafana's dashboards:\n{}", wrong.join("\n"));
     }
-    say(format!("Grafana's types ({NAME}) know all of it, and none of {} planted errors", PLANTED.len()));
+    say(format!("Grafana's types know all of it, and none of {} planted errors", PLANTED.len()));
     Ok(())
 }
 
@@ -124,7 +89,7 @@ mod tests {
     #[test]
     fn version_is_that_of_the_package() {
         let package = fs::read_to_string(workspace().join("xtask/dashboard/package.json")).unwrap();
-        let version = NAME.strip_prefix("grafana-schema-").unwrap();
+        let version = PACKAGES.name.strip_prefix("grafana-schema-").unwrap();
         assert!(package.contains(&format!("\"@grafana/schema\": \"{version}\"")), "{package}");
     }
 }
