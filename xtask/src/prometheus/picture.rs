@@ -49,11 +49,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let consent = Consent::new(arguments.yes);
     let data = target_dir(&workspace()).join(DATA);
-    ensure!(
-        data.is_file(),
-        "nothing has been measured ({}): `cargo xtask test alerts_fire_and_the_dashboard_shows_it`",
-        data.display()
-    );
+    ensure!(data.is_file(), "nothing has been measured ({}): `cargo xtask test alerts_fire`", data.display());
     let packages = step("Grafana's components", || PACKAGES.ensure(consent))?;
     if on_path("chromium").is_none() {
         tools::install(&["chromium"], consent)?;
