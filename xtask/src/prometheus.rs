@@ -1,4 +1,9 @@
-//! Tests of the alerts, by Prometheus' own tool for that: built once from its Go module, and kept.
+//! Prometheus and its tool for tests of alerts, built once from its Go module and kept; tests of the alerts, and of the
+//! dashboard.
+
+mod npm;
+pub(crate) mod picture;
+mod schema;
 
 use std::{
     env, fs,
@@ -16,8 +21,17 @@ use crate::{
     tools::{Consent, remove_abandoned, run as execute},
 };
 
-/// The environment variable in which the program can be named; whoever sets it has built it.
-pub(crate) const VARIABLE: &str = "RESPONDER_PROMTOOL";
+/// A program of Prometheus', and the environment variable in which it can be named; whoever sets that has built it.
+#[derive(Clone, Copy)]
+pub(crate) struct Program {
+    pub(crate) name: &'static str,
+    pub(crate) variable: &'static str,
+}
+
+/// Tests rules.
+pub(crate) const PROMTOOL: Program = Program { name: "promtool", variable: "RESPONDER_PROMTOOL" };
+/// Scrapes.
+pub(crate) const SERVER: Program = Program { name: "prometheus", variable: "RESPONDER_PROMETHEUS" };
 
 /// As in `xtask/prometheus/go.mod`: 3.13.5, whose Go module counts by 300 more.
 const VERSION: &str = "0.313.5";
@@ -26,62 +40,73 @@ const MODULE: &str = "github.com/prometheus/prometheus";
 /// Test the alerts in deploy/monitoring: each is made to fire and not to
 ///
 /// Builds promtool from its Go module, once (three minutes of a CPU; 0.5 GB of sources in Go's own cache), and keeps it outside of
-/// the tree. Uses a Go that is new enough, or installs one there.
+/// the tree. Uses a Go that is new enough, or installs one there. The dashboard is compared with Grafana's own types, which
+/// npm installs. With --server, only builds the Prometheus server, for tests/tests/monitoring.rs, and prints its path.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Install what is missing without asking (as when the environment variable CI is set)
     #[arg(long)]
     yes: bool,
+    /// Build the Prometheus server and test nothing
+    #[arg(long)]
+    server: bool,
 }
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let promtool = ensure(Consent::new(arguments.yes))?;
+    let consent = Consent::new(arguments.yes);
+    if arguments.server {
+        println!("{}", ensure(SERVER, consent)?.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let promtool = ensure(PROMTOOL, consent)?;
     step("alerts and dashboard", || test_alerts(&promtool))?;
+    let types = schema::PACKAGES.ensure(consent)?;
+    step("dashboard by Grafana's types", || check_dashboard(&types))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Promtool, which is built unless it has been.
+/// A program, which is built unless it has been.
 ///
 /// # Errors
 ///
 /// There is no Go and it may not or cannot be installed, the modules cannot be downloaded, or the build fails.
-pub(crate) fn ensure(consent: Consent) -> Result<PathBuf> {
-    if let Some(set) = env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
+pub(crate) fn ensure(Program { name, variable }: Program, consent: Consent) -> Result<PathBuf> {
+    if let Some(set) = env::var_os(variable).filter(|value| !value.is_empty()) {
         let path = PathBuf::from(set);
         return match path.is_file() {
             true => Ok(path),
-            false => bail!("{VARIABLE}: there is no {}", path.display()),
+            false => bail!("{variable}: there is no {}", path.display()),
         };
     }
     let cache = cache_dir()?;
-    let path = cache.join(format!("promtool-{VERSION}"));
+    let path = cache.join(format!("{name}-{VERSION}"));
     if path.is_file() {
         return Ok(path);
     }
     let go = go::ensure(consent)?;
-    say(format!("{go} builds promtool {VERSION}, once: two minutes on two cores"));
-    let unfinished = "promtool-building-";
-    remove_abandoned(&cache, unfinished);
+    say(format!("{go} builds {name} {VERSION}, once: two minutes on two cores"));
+    let unfinished = format!("{name}-building-");
+    remove_abandoned(&cache, &unfinished);
     let temporary = cache.join(format!("{unfinished}{}", process::id()));
     fs::create_dir_all(&temporary).with_context(|| format!("cannot create {}", temporary.display()))?;
-    let built = build(&go, &temporary.join("promtool")).and_then(|()| {
+    let built = build(&go, name, &temporary.join(name)).and_then(|()| {
         // Whole, or not there.
-        fs::rename(temporary.join("promtool"), &path)
-            .with_context(|| format!("cannot create {}", path.display()))
+        fs::rename(temporary.join(name), &path).with_context(|| format!("cannot create {}", path.display()))
     });
     fs::remove_dir_all(&temporary).with_context(|| format!("cannot remove {}", temporary.display()))?;
     built.map(|()| path)
 }
 
-fn build(go: &Go, out: &Path) -> Result<()> {
+fn build(go: &Go, name: &str, out: &Path) -> Result<()> {
     let mut command = Command::new(&go.program);
     command.current_dir(workspace().join("xtask/prometheus"));
     // As the files there say, whatever this user's settings are.
     command.envs([("CGO_ENABLED", "0"), ("GOFLAGS", ""), ("GOWORK", "off"), ("GOTOOLCHAIN", "local")]);
     // Finding targets at cloud providers is two thirds of the code.
-    command.args(["build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-tags", "remove_all_sd"]);
-    command.args(["-ldflags", "-s -w", "-o"]).arg(out).arg(format!("{MODULE}/cmd/promtool"));
+    let tags = "remove_all_sd,enable_kubernetes_sd";
+    command.args(["build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-tags", tags]);
+    command.args(["-ldflags", "-s -w", "-o"]).arg(out).arg(format!("{MODULE}/cmd/{name}"));
     execute(&mut command)
 }
 
@@ -120,6 +145,16 @@ fn test_alerts(promtool: &Path) -> Result<()> {
     tested
 }
 
+/// Compares the dashboard with Grafana's types.
+fn check_dashboard(types: &Path) -> Result<()> {
+    let place = env::temp_dir().join(format!("rsp-{}-dashboard", process::id()));
+    fs::create_dir_all(&place)?;
+    let dashboard = fs::read_to_string(workspace().join("deploy/monitoring/dashboard.json"));
+    let checked = dashboard.map_err(Into::into).and_then(|text| schema::check(types, &text, &place));
+    fs::remove_dir_all(&place).with_context(|| format!("cannot remove {}", place.display()))?;
+    checked
+}
+
 /// What Prometheus itself reads: the part of a PrometheusRule below `spec`.
 fn rule_file(rules: &str) -> Result<String> {
     let (_, spec) = rules.split_once("\nspec:\n").context("rules.yaml has no line `spec:`")?;
@@ -148,8 +183,20 @@ fn queries(value: &serde_json::Value) -> Vec<&str> {
 ///
 /// As [`test_alerts`].
 pub(crate) fn alerts(consent: Consent) -> Result<Option<String>> {
-    match step("promtool", || ensure(consent)) {
+    match step("promtool", || ensure(PROMTOOL, consent)) {
         Ok(promtool) => step("alerts and dashboard", || test_alerts(&promtool)).map(|()| None),
+        Err(error) => Ok(Some(format!("{error:#}").replace('\n', " "))),
+    }
+}
+
+/// The dashboard by Grafana's types, likewise.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub(crate) fn dashboard(consent: Consent) -> Result<Option<String>> {
+    match step("Grafana's types", || schema::PACKAGES.ensure(consent)) {
+        Ok(types) => step("dashboard by Grafana's types", || check_dashboard(&types)).map(|()| None),
         Err(error) => Ok(Some(format!("{error:#}").replace('\n', " "))),
     }
 }

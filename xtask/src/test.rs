@@ -151,9 +151,11 @@ impl Run<'_> {
         if let Err(error) = kubernetes::ensure_runtime(consent) {
             say(format!("{error:#}"));
         }
-        match step("promtool", || prometheus::ensure(consent)) {
-            Ok(program) => self.environment.push((prometheus::VARIABLE, program.into())),
-            Err(error) => say(format!("{error:#}")),
+        for program in [prometheus::PROMTOOL, prometheus::SERVER] {
+            match step(program.name, || prometheus::ensure(program, consent)) {
+                Ok(path) => self.environment.push((program.variable, path.into())),
+                Err(error) => say(format!("{error:#}")),
+            }
         }
         let objects = ebpf::build(Wanted::Auto, consent, &Request::new(&workspace()))?;
         self.environment.push(("RESPONDER_BPF_DIR", Request::new(&workspace()).out.into()));
@@ -175,7 +177,8 @@ impl Run<'_> {
             self.toolchain(kind, consent)?;
         }
         self.bpftool(&objects)?;
-        self.alerts(consent);
+        self.monitoring("alerts", || prometheus::alerts(consent));
+        self.monitoring("dashboard", || prometheus::dashboard(consent));
         for program in programs.iter().filter(|program| is_privileged(program)) {
             self.program(program, true)?;
         }
@@ -236,13 +239,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Makes each alert fire and not fire.
-    fn alerts(&mut self, consent: Consent) {
-        let name = "alerts";
+    /// Tests a part of deploy/monitoring.
+    fn monitoring(&mut self, name: &str, test: impl FnOnce() -> Result<Option<String>>) {
         if !self.wants(name) {
             return;
         }
-        match prometheus::alerts(consent) {
+        match test() {
             Ok(None) => self.total.passed(),
             Ok(Some(reason)) => self.total.skipped(name, reason),
             Err(error) => {
