@@ -16,7 +16,7 @@ use crate::{
     build::{self, Executable, cargo, workspace},
     ebpf, image, kubernetes,
     leftovers::{MARK, Snapshot},
-    prometheus, root,
+    peers, prometheus, root,
     step::{say, step},
     tools::{self, Consent},
     total::{Reader, Total},
@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
 }
 
 /// What the tests use, as Debian's packages.
-const PACKAGES: [&str; 16] = [
+const PACKAGES: [&str; 17] = [
     "arp-scan",
     "bpftool",
     "conntrack",
@@ -51,6 +51,7 @@ const PACKAGES: [&str; 16] = [
     "iputils-arping",
     "iputils-ping",
     "ipv6toolkit",
+    "keepalived",
     "ndisc6",
     "netsniff-ng",
     "nftables",
@@ -149,6 +150,10 @@ impl Run<'_> {
         }
         if let Err(error) = kubernetes::ensure_runtime(consent) {
             say(format!("{error:#}"));
+        }
+        match step("other announcers", || peers::ensure(consent)) {
+            Ok(dir) => self.environment.push((peers::VARIABLE, dir.into())),
+            Err(error) => say(format!("{error:#}")),
         }
         let objects = ebpf::build(Wanted::Auto, consent, &Request::new(&workspace()))?;
         self.environment.push(("RESPONDER_BPF_DIR", Request::new(&workspace()).out.into()));
