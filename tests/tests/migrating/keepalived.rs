@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use responder_lab::{Cluster, Process, cluster_or_skip, tools_or_skip, wait_until};
 use serde_json::{Value, json};
 
-use super::support::{NOBODY, Neighbour, SOON, check, detach, finding, roll_out, service};
+use super::support::{Neighbour, SOON, check, detach, finding, quiet_agents, restart, service};
 
 /// Heard by all on the segment.
 const V4: &str = "192.0.2.230";
@@ -16,8 +16,6 @@ const V6: &str = "2001:db8::e6";
 const UNICAST: &str = "192.0.2.231";
 /// Of an instance that does not tell it (`virtual_ipaddress_excluded`).
 const UNTOLD: &str = "192.0.2.232";
-/// Long enough that nothing moves by itself, however busy the machine.
-const OPTIONS: [&str; 2] = ["--lease-duration", "10s"];
 const EXTERNAL: [&str; 3] = ["--external-ips", "--ip-ranges", "192.0.2.224/27,2001:db8::/64"];
 
 /// keepalived on the nodes n1, which is to be the master, and n2.
@@ -115,17 +113,13 @@ fn from_keepalived_and_back() {
     neighbour.wait_talk();
     heard(cluster);
 
-    let options = [&OPTIONS[..], &NOBODY].concat();
-    let mut agents: Vec<_> = ["n1", "n2", "n3"].map(|node| cluster.agent(node, &options).unwrap()).into();
-    for agent in &mut agents {
-        agent.wait_ready().unwrap();
-    }
+    let mut agents = quiet_agents(cluster);
     assert_eq!(neighbour.owners(), ["n1"; 3]);
     let since = neighbour.observer.round();
     keepalived.reload(false);
     keepalived.wait_addresses(false);
     let silent = neighbour.wait_silence();
-    roll_out(cluster, &mut agents, &[&OPTIONS[..], &EXTERNAL].concat(), 3);
+    restart(cluster, &mut agents, &EXTERNAL);
     println!("agents answer: {:?}", neighbour.owners());
     assert!(neighbour.resolved(v6, SOON).is_some());
     neighbour.wait_talk();

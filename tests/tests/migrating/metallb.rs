@@ -8,14 +8,12 @@ use std::{
     time::Duration,
 };
 
-use super::support::{NOBODY, Neighbour, SOON, check, detach, finding, roll_out, service};
+use super::support::{Neighbour, SOON, check, detach, finding, quiet_agents, roll_out, service};
 use nix::sys::signal::Signal;
 use responder_lab::{Cluster, ClusterAgent, Process, cluster_or_skip, skip, wait_until};
 use serde_json::{Value, json};
 
 const NAMESPACE: &str = "metallb-system";
-/// Long enough that nothing moves by itself, however busy the machine.
-const OPTIONS: [&str; 2] = ["--lease-duration", "10s"];
 /// In which nobody answers.
 const BRIEF: Duration = Duration::from_secs(1);
 const POOLS: &str = "apiVersion: metallb.io/v1beta1
@@ -183,11 +181,11 @@ fn from_metallb_and_back() {
     neighbour.wait_talk();
 
     before_there_are_agents(cluster, &neighbour, &speakers);
-    let (mut agents, since) = quiet_agents(cluster, &neighbour, &speakers);
+    let (mut agents, since) = beside(cluster, &neighbour, &speakers);
     metallb.stop_speakers();
     let silent = neighbour.wait_silence();
     assert_eq!(neighbour.resolved(v6, BRIEF), None);
-    roll_out(cluster, &mut agents, &OPTIONS, 1);
+    roll_out(cluster, &mut agents, &[]);
     let owners = neighbour.owners();
     println!("agents answer: {owners:?}");
     assert_eq!(owners[3], "n2");
@@ -238,22 +236,9 @@ fn before_there_are_agents(cluster: &Cluster, neighbour: &Neighbour<'_>, speaker
 }
 
 /// Agents that know no address: MetalLB goes on.
-fn quiet_agents(
-    cluster: &Cluster,
-    neighbour: &Neighbour<'_>,
-    speakers: &[String],
-) -> (Vec<ClusterAgent>, usize) {
+fn beside(cluster: &Cluster, neighbour: &Neighbour<'_>, speakers: &[String]) -> (Vec<ClusterAgent>, usize) {
     let since = neighbour.observer.round();
-    let options = [OPTIONS, NOBODY].concat();
-    let mut agents: Vec<_> = ["n1", "n2", "n3"].map(|node| cluster.agent(node, &options).unwrap()).into();
-    for agent in &mut agents {
-        agent.wait_ready().unwrap();
-    }
-    wait_until("claims that are held", SOON, || {
-        let said = cluster.kubectl(&["get", "leases", "-n", "l2-responder"]).ok()?;
-        (said.matches("claim-16-").count() == 16).then_some(())
-    })
-    .unwrap();
+    let agents = quiet_agents(cluster);
     assert_eq!(neighbour.owners(), speakers);
     neighbour.assert_single(since, "agents of another class beside speakers");
     neighbour.report(since, "agents of another class beside speakers");

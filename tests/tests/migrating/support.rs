@@ -8,7 +8,8 @@ use std::{
 };
 
 use responder_lab::{
-    Cluster, ClusterAgent, ENDPOINT_PORT, Mac, Observer, Output, paths, resolve, traffic::Conversation,
+    Cluster, ClusterAgent, ClusterNode, ENDPOINT_PORT, Mac, Observer, Output, paths, resolve,
+    traffic::Conversation, wait_until,
 };
 use serde_json::{Value, json};
 
@@ -70,21 +71,45 @@ pub(crate) fn finding<'a>(findings: &'a [Value], verdict: &str, texts: &[&str]) 
     found
 }
 
-/// Replaces agents by such with other options, so many nodes at a time, as a DaemonSet does whose `maxSurge` is that: each
-/// new one waits beside the old one, which is then told to end.
-pub(crate) fn roll_out(cluster: &Cluster, agents: &mut [ClusterAgent], options: &[&str], surge: usize) {
-    for part in agents.chunks_mut(surge) {
-        let start = |agent: &ClusterAgent| cluster.agent(agent.node().name(), options).unwrap();
-        let mut successors: Vec<_> = part.iter().map(start).collect();
-        for successor in &mut successors {
-            successor.process().wait_line(SOON, |line| line.contains("another agent runs here")).unwrap();
-        }
-        for (agent, mut successor) in part.iter_mut().zip(successors) {
-            agent.terminate(SOON).unwrap();
-            successor.wait_ready().unwrap();
-            *agent = successor;
-        }
+/// Replaces agents by such with other options, node by node, as a DaemonSet does with `maxSurge: 1`: each new one waits
+/// beside the old one, which is then told to end.
+pub(crate) fn roll_out(cluster: &Cluster, agents: &mut [ClusterAgent], options: &[&str]) {
+    for agent in agents {
+        let mut successor = cluster.agent(agent.node().name(), options).unwrap();
+        successor.process().wait_line(SOON, |line| line.contains("another agent runs here")).unwrap();
+        agent.terminate(SOON).unwrap();
+        successor.wait_ready().unwrap();
+        *agent = successor;
     }
+}
+
+/// Starts agents that know no address, and waits until they hold all claims: the documented step 3.
+pub(crate) fn quiet_agents(cluster: &Cluster) -> Vec<ClusterAgent> {
+    let start = |node: &ClusterNode| cluster.agent(node.name(), &NOBODY).unwrap();
+    let mut agents: Vec<_> = cluster.nodes().map(start).collect();
+    for agent in &mut agents {
+        agent.wait_ready().unwrap();
+    }
+    wait_until("claims that are held", SOON, || {
+        let list =
+            cluster.requests().get("/apis/coordination.k8s.io/v1/namespaces/l2-responder/leases").ok()?;
+        let is_held = |lease: &&Value| {
+            let name = lease["metadata"]["name"].as_str().unwrap();
+            name.starts_with("claim-16-")
+                && !lease["spec"]["holderIdentity"].as_str().unwrap_or("").is_empty()
+        };
+        (list["items"].as_array()?.iter().filter(is_held).count() == 16).then_some(())
+    })
+    .unwrap();
+    agents
+}
+
+/// Ends agents, all of them, and starts others, as `kubectl delete pods` does it.
+pub(crate) fn restart(cluster: &Cluster, agents: &mut Vec<ClusterAgent>, options: &[&str]) {
+    for agent in agents.iter_mut() {
+        agent.terminate(SOON).unwrap();
+    }
+    *agents = agents.iter().map(|agent| cluster.agent(agent.node().name(), options).unwrap()).collect();
 }
 
 /// `responder detach` on all nodes, as the DaemonSet `responder-uninstall` does it.
