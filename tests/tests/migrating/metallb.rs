@@ -10,10 +10,12 @@ use std::{
 
 use super::support::{Neighbour, SOON, check, detach, finding, quiet_agents, roll_out, service};
 use nix::sys::signal::Signal;
-use responder_lab::{Cluster, ClusterAgent, Process, cluster_or_skip, skip, wait_until};
+use responder_lab::{BootTime, Cluster, ClusterAgent, Process, cluster_or_skip, skip, wait_until};
 use serde_json::{Value, json};
 
 const NAMESPACE: &str = "metallb-system";
+/// In which speakers usually announce.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// In which nobody answers.
 const BRIEF: Duration = Duration::from_secs(1);
 const POOLS: &str = "apiVersion: metallb.io/v1beta1
@@ -86,6 +88,36 @@ impl<'a> MetalLb<'a> {
             command.env("METALLB_POD_NAME", pod["metadata"]["name"].as_str().unwrap());
             self.speakers.push(node.spawn(command).unwrap());
         }
+    }
+
+    /// Has the speakers look at all Services again: when all start at once on a busy machine, one may miss a Service until
+    /// that changes.
+    fn nudge(&self) {
+        for (name, _) in SERVICES {
+            let now = json!({ "metadata": { "annotations": { "example.com/nudge": BootTime::now().0.to_string() } } });
+            self.cluster
+                .requests()
+                .merge(&format!("/api/v1/namespaces/default/services/{name}"), &now)
+                .unwrap();
+        }
+    }
+
+    /// Who answers, once somebody does for each.
+    fn owners(&self, neighbour: &Neighbour<'_>) -> Vec<String> {
+        for vip in &neighbour.vips {
+            let answered = || neighbour.observer.wait_answer(*vip, PATIENCE).is_ok();
+            if !(0..5).any(|_| {
+                answered() || {
+                    self.nudge();
+                    false
+                }
+            }) {
+                let said: Vec<_> =
+                    self.speakers.iter().map(|speaker| speaker.stdout() + &speaker.stderr()).collect();
+                panic!("no speaker answers for {vip}\n{}", said.join("\n---\n"));
+            }
+        }
+        neighbour.owners()
     }
 
     /// As documented; the pods go, and with them what runs in them.
@@ -174,7 +206,7 @@ fn from_metallb_and_back() {
     let v6 = given[5][1];
     assert!(v6.is_ipv6(), "{given:?}");
     let neighbour = Neighbour::start(cluster, &vips, auto);
-    let speakers = neighbour.owners();
+    let speakers = metallb.owners(&neighbour);
     println!("speakers answer: {speakers:?}");
     assert_eq!(speakers[3], "n2", "the only node with an endpoint");
     assert_eq!(neighbour.resolved(v6, SOON).as_ref(), Some(&speakers[4]), "both of a Service's addresses");
@@ -207,13 +239,13 @@ fn from_metallb_and_back() {
     wait_until("speakers that announce", SOON, || {
         let said: String =
             metallb.speakers.iter().map(|speaker| speaker.stdout() + &speaker.stderr()).collect();
-        (said.matches("serviceAnnounced").count() >= SERVICES.len()).then_some(())
+        said.contains("serviceAnnounced").then_some(())
     })
     .unwrap();
     // The agents' programs keep questions from the speakers, too.
     neighbour.wait_silence();
     detach(cluster);
-    assert_eq!(neighbour.owners(), speakers, "MetalLB chooses as before");
+    assert_eq!(metallb.owners(&neighbour), speakers, "MetalLB chooses as before");
     assert_eq!(neighbour.resolved(v6, SOON).as_ref(), Some(&speakers[4]));
     neighbour.wait_talk();
     neighbour.assert_single(silent, "speakers instead of agents");
@@ -249,11 +281,6 @@ fn beside(cluster: &Cluster, neighbour: &Neighbour<'_>, speakers: &[String]) -> 
 
 /// Without speakers: nothing is found any more, the controller goes on giving addresses, and they outlive it.
 fn after(cluster: &Cluster, metallb: &mut MetalLb<'_>, neighbour: &Neighbour<'_>, owners: &[String]) {
-    println!(
-        "{}",
-        cluster.kubectl(&["get", "servicel2statuses,l2advertisements,ipaddresspools", "-A"]).unwrap()
-    );
-    println!("{}", cluster.kubectl(&["get", "events"]).unwrap());
     let (output, findings) = check(cluster, "n1", &["--listen", "0"]);
     assert_eq!(output.code(), Some(0), "{findings:#?}");
     finding(&findings, "ok", &["no other is known to this cluster"]);
