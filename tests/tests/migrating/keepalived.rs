@@ -162,7 +162,7 @@ fn heard(cluster: &Cluster) {
         finding(&findings, "ok", &["VRRP router 54 at 192.0.2.1", "tells no address"]);
         // By unicast it is heard where it is sent from and to alone. Who answers is found by asking, but not by itself.
         assert_eq!(unicast(&findings), node != "n3", "{node}: {findings:#?}");
-        for address in [V4, UNICAST, UNTOLD].into_iter().filter(|_| node != "n1") {
+        for address in [V4, V6, UNICAST, UNTOLD].into_iter().filter(|_| node != "n1") {
             finding(&findings, "bad", &[&format!("no node should answer for {address} now"), &mac]);
         }
     }

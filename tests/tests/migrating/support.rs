@@ -162,7 +162,7 @@ impl<'a> Neighbour<'a> {
         self.observer.round()
     }
 
-    /// Since a round, each address was one station's, answered and announced. Says how long they were silent.
+    /// Since a round, each address was one station's, answered and announced.
     pub(crate) fn assert_single(&self, since: usize, what: &str) {
         for vip in &self.vips {
             let account = self.observer.account(*vip, since);
