@@ -139,6 +139,7 @@ fn daemon_set(name: &str, image: &str) -> Value {
     })
 }
 
+/// Objects of others, whose programs do not run. `migrating.rs` has MetalLB's own; kube-vip's and Cilium's are nowhere.
 fn announcers(cluster: &Cluster, n1: &ClusterAgent) {
     let api = cluster.requests();
     let sets = "/apis/apps/v1/namespaces/default/daemonsets";
@@ -239,7 +240,8 @@ impl Drop for Over<'_> {
     }
 }
 
-/// Two VRRP routers on the segment, one of which has the address of a Service.
+/// Two VRRP routers on the segment, one of which has the address of a Service: frames made here, at known times.
+/// `migrating.rs` has keepalived itself.
 fn vrrp(cluster: &Cluster, n1: &ClusterAgent) {
     let client = cluster.host("c");
     let advert = |id: u8, addresses: &[[u8; 4]]| {

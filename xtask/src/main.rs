@@ -12,6 +12,7 @@ mod kubernetes;
 mod leftovers;
 mod lint;
 mod object;
+mod peers;
 mod prometheus;
 mod replay;
 mod root;
@@ -44,6 +45,7 @@ enum Command {
     Demo(demo::Arguments),
     Image(image::Arguments),
     Kubernetes(kubernetes::Arguments),
+    Peers(peers::Arguments),
     Alerts(prometheus::Arguments),
     Picture(prometheus::picture::Arguments),
     VerifyEbpf(ebpf::VerifyArguments),
@@ -72,6 +74,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
         Command::Kubernetes(arguments) => kubernetes::run(&arguments),
+        Command::Peers(arguments) => peers::run(&arguments),
         Command::Alerts(arguments) => prometheus::run(&arguments),
         Command::Picture(arguments) => prometheus::picture::run(&arguments),
         Command::VerifyEbpf(arguments) => ebpf::verify(&arguments),

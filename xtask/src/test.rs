@@ -16,7 +16,7 @@ use crate::{
     build::{self, Executable, cargo, workspace},
     ebpf, image, kubernetes,
     leftovers::{MARK, Snapshot},
-    prometheus, root,
+    peers, prometheus, root,
     step::{say, step},
     tools::{self, Consent},
     total::{Reader, Total},
@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
 }
 
 /// What the tests use, as Debian's packages.
-const PACKAGES: [&str; 17] = [
+const PACKAGES: [&str; 18] = [
     "arp-scan",
     "bpftool",
     "conntrack",
@@ -52,6 +52,7 @@ const PACKAGES: [&str; 17] = [
     "iputils-ping",
     "ipv6toolkit",
     "jq",
+    "keepalived",
     "ndisc6",
     "netsniff-ng",
     "nftables",
@@ -156,6 +157,10 @@ impl Run<'_> {
                 Ok(path) => self.environment.push((program.variable, path.into())),
                 Err(error) => say(format!("{error:#}")),
             }
+        }
+        match step("other announcers", || peers::ensure(consent)) {
+            Ok(dir) => self.environment.push((peers::VARIABLE, dir.into())),
+            Err(error) => say(format!("{error:#}")),
         }
         let objects = ebpf::build(Wanted::Auto, consent, &Request::new(&workspace()))?;
         self.environment.push(("RESPONDER_BPF_DIR", Request::new(&workspace()).out.into()));

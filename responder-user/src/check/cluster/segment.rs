@@ -129,13 +129,20 @@ fn join_vrrp(ifindex: u32) -> [Option<Socket>; 2] {
 fn judge_vrrp(link: &str, listened: Duration, routers: &Routers, view: &ClusterView) -> Vec<Finding> {
     if routers.is_empty() {
         let text = format!(
-            "no VRRP (keepalived) was heard within {listened:?}; what is sent by unicast is not heard here"
+            "no VRRP (keepalived) was heard within {listened:?}; what is sent by unicast is heard by its sender and peers \
+             alone"
         );
         return vec![Finding::new(link, Fine, text)];
     }
     let judge = |((sender, id), (priority, addresses)): (&(IpAddr, u8), &(u8, BTreeSet<IpAddr>))| {
         let list = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let router = format!("VRRP router {id} at {sender} (keepalived, priority {priority}) has {list}");
+        let router = format!("VRRP router {id} at {sender} (keepalived, priority {priority})");
+        if addresses.is_empty() {
+            let text =
+                format!("{router} tells no address; those in virtual_ipaddress_excluded are never told");
+            return Finding::new(link, Fine, text);
+        }
+        let router = format!("{router} has {list}");
         let shared: Vec<_> = view.vips.iter().filter(|vip| addresses.contains(&vip.vip)).collect();
         match shared.first() {
             Some(VipView { vip, .. }) => {
@@ -171,5 +178,9 @@ mod tests {
         assert_eq!(judged(&router(VIP)), Bad);
         assert_eq!(judged(&router("192.0.2.77")), Fine);
         assert_eq!(judged(&Routers::new()), Fine);
+        let mut mute = router(VIP);
+        mute.values_mut().for_each(|(_, addresses)| addresses.clear());
+        let mute = &judge_vrrp("eth0", Duration::from_secs(4), &mute, &view)[0];
+        assert!(mute.verdict == Fine && mute.text.contains("tells no address"), "{mute:?}");
     }
 }
