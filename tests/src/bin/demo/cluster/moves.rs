@@ -13,7 +13,7 @@ use super::{
 use crate::show::{Show, millis};
 
 /// Longer than any planned move takes; shorter than a client's patience.
-const AT_ONCE: Duration = Duration::from_millis(500);
+const AT_ONCE: Duration = Duration::from_secs(1);
 /// `RESPONDER_LEASE_DURATION` in what is installed.
 pub(super) const LEASE: Duration = Duration::from_secs(3);
 /// How long a busy machine may take for what comes after a Lease's end.
