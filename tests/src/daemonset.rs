@@ -1,6 +1,7 @@
 //! The agent as an operator installs it, in pods of a DaemonSet on real nodes, and a client that asks for the VIPs of
 //! Services all the time.
 
+mod keep;
 mod play;
 mod scenarios;
 mod workload;
@@ -13,19 +14,19 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use responder_lab::{
-    Cluster, ENDPOINT_PORT, Mac, NAMESPACE, Observer, Pod, traffic::Conversation, wait_until,
+    Account, Cluster, ENDPOINT_PORT, Mac, NAMESPACE, Observer, Pod, traffic::Conversation, wait_until,
 };
 
 pub use self::{
     play::{Played, Row, play},
     scenarios::{SCENARIOS, Scenario},
-    workload::{LOCAL, vips},
+    workload::{LOCAL, LOCAL_NODES, PORT, SERVICES, vips, vips_of},
 };
 
-/// Between two questions for a VIP.
+/// Between two questions for a VIP, unless told otherwise.
 const STEP: Duration = Duration::from_millis(5);
 /// How long something may need, however busy the machine.
-pub(crate) const SETTLED: Duration = Duration::from_secs(90);
+pub const SETTLED: Duration = Duration::from_secs(90);
 /// The labels of the agent's pods.
 const AGENTS: &str = "app.kubernetes.io/name=l2-responder,app.kubernetes.io/component=agent";
 
@@ -55,6 +56,18 @@ impl Installation {
         let installation = Self { observer, cluster, deploy: deploy.to_owned(), variant };
         installation.make_workload()?;
         Ok(installation)
+    }
+
+    /// Begins to ask anew, for each VIP once per `step`. Returns what was seen of each since that was done last.
+    ///
+    /// # Errors
+    ///
+    /// If an answer may have been missed, or there is no right to open packet sockets.
+    pub fn observe(&mut self, step: Duration) -> Result<Vec<Account>> {
+        // One after the other: they would take each other's answers for their own.
+        let accounts = self.observer.finish()?;
+        self.observer = Observer::start(self.cluster.host("c").ns(), "eth0", &vips(), step)?;
+        Ok(accounts)
     }
 
     /// The nodes.
@@ -127,7 +140,7 @@ impl Installation {
     ///
     /// If none answers.
     pub fn fetch(&self, vip: IpAddr) -> Result<String> {
-        let server = SocketAddr::from((vip, workload::PORT));
+        let server = SocketAddr::from((vip, PORT));
         let client = Conversation::start(self.cluster.host("c").ns(), server, Duration::from_millis(10))?;
         let answered = client.wait_answers(1, SETTLED);
         let seen = client.stop();
@@ -145,7 +158,11 @@ impl Installation {
     }
 
     /// `kubectl WORDS -k deploy/PART`.
-    pub(crate) fn kustomized(&self, words: &[&str], part: &str) -> Result<String> {
+    ///
+    /// # Errors
+    ///
+    /// As [`Installation::kubectl`].
+    pub fn kustomized(&self, words: &[&str], part: &str) -> Result<String> {
         let directory = self.deploy.join(part);
         let directory = directory.to_str().context("a path that is not UTF-8")?;
         self.kubectl(&[words, &["-k", directory]].concat())
@@ -159,41 +176,6 @@ impl Installation {
             let mut conditions = object["status"]["conditions"].as_array()?.iter();
             conditions.any(|c| c["type"] == "Ready" && c["status"] == wanted).then_some(())
         })
-    }
-
-    /// Leaves it when this process ends, with a way to its API server, and says how to look at it from a shell.
-    ///
-    /// # Errors
-    ///
-    /// If it was not prepared to be kept.
-    pub fn keep(&self) -> Result<String> {
-        let (relay, kubeconfig) = self.cluster.open_outside()?;
-        self.cluster.keep()?;
-        drop(relay); // which stays, too
-        let client = format!("nsenter --net={}", self.cluster.host("c").ns().path().display());
-        let kubectl = self.cluster.kubectl_path();
-        let vip = vips()[0];
-        let mut text = format!(
-            "The cluster is still running. As root:\n\n\
-             export KUBECONFIG={}\n\
-             alias k={}\n\
-             k get nodes,pods -A -o wide\n\
-             k get leases -n {NAMESPACE}\n\
-             k logs -n {NAMESPACE} daemonset/responder\n\
-             # ask as the client\n\
-             {client} arping -I eth0 -c 3 {vip}\n\
-             {client} curl -s http://{vip}/\n\
-             # a shell on a node: its processes, links and files\n",
-            kubeconfig.display(),
-            kubectl.display(),
-        );
-        for node in self.cluster.nodes() {
-            if let Ok(pid) = node.pid() {
-                text.push_str(&format!("nsenter --all --target={pid}     # {}\n", node.name()));
-            }
-        }
-        text.push_str("\nTo remove it all: cargo xtask cluster --cleanup");
-        Ok(text)
     }
 
     /// Pods, Leases, and what agents have logged, for messages.

@@ -1,6 +1,7 @@
 //! `cargo xtask cluster`: the DaemonSet on real nodes.
 
 use std::{
+    env,
     ffi::OsString,
     process::{Command, ExitCode},
 };
@@ -51,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         println!("removed {} namespaces, control groups and directories", cleanup_kept().len());
         return Ok(ExitCode::SUCCESS);
     }
-    let mut command = program(Consent::new(arguments.yes))?;
+    let mut command = program("cluster", Consent::new(arguments.yes))?;
     for name in &arguments.only {
         command.args(["--only", name]);
     }
@@ -62,25 +63,33 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The program that plays it, as root, with all that it needs.
-fn program(consent: Consent) -> Result<Command> {
+/// A program of responder-tests that plays with real nodes, as root, with all that it needs.
+///
+/// # Errors
+///
+/// With what cannot be had or built.
+pub(crate) fn program(name: &str, consent: Consent) -> Result<Command> {
     step("tools", || install(&PACKAGES, consent).and_then(|()| kubernetes::ensure_runtime(consent)))?;
     let programs = step("control plane and nodes", || kubernetes::ensure(consent))?;
     let request = Request::new(&workspace());
     ebpf::build(Wanted::Auto, consent, &request)?;
-    let agent = step("agent", build::agent)?;
     let image = step("image", || image::ensure(consent))?;
     let arguments = ["build", "--package", "responder-lab", "--package", "responder-tests", "--bin"];
-    let wanted = ["responder-lab", "--bin", "cluster"];
-    let built = step("cluster", || build::executables(&[&arguments[..], &wanted].concat()))?;
-    let program = built.into_iter().find(|program| program.target == "cluster");
-    let environment: [(&str, OsString); 3] = [
+    let wanted = ["responder-lab", "--bin", name];
+    let built = step(name, || build::executables(&[&arguments[..], &wanted].concat()))?;
+    let program = built.into_iter().find(|program| program.target == name);
+    let program = program.with_context(|| format!("cargo built no {name}"))?;
+    // Administrators' tools are not on everybody's path.
+    let mut path = env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/local/sbin:/usr/sbin:/sbin");
+    let environment: [(&str, OsString); 4] = [
         ("RESPONDER_BPF_DIR", request.out.into()),
-        ("RESPONDER_BIN", agent.into()),
+        ("RESPONDER_BIN", image::program()?.into()),
         (kubernetes::VARIABLE, programs.into()),
+        ("PATH", path),
     ];
     let environment = environment.each_ref().map(|(name, value)| (*name, value.as_os_str()));
-    let mut command = root::command(&program.context("cargo built no cluster")?.path, &environment)?;
+    let mut command = root::command(&program.path, &environment)?;
     command.arg("--image").arg(image).arg("--deploy").arg(workspace().join("deploy"));
     Ok(command)
 }

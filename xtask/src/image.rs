@@ -86,6 +86,20 @@ pub(crate) fn ensure(consent: Consent) -> Result<PathBuf> {
     build(&Arguments { arch: None, output: None, name: None, program: None, yes })
 }
 
+/// The agent in the image that was built last for this machine, for use outside of it.
+///
+/// # Errors
+///
+/// This machine is none that there are images for.
+pub(crate) fn program() -> Result<PathBuf> {
+    Ok(root_dir(Arch::here()?).join(PROGRAM))
+}
+
+/// The directory that the files of an image are left in.
+fn root_dir(arch: Arch) -> PathBuf {
+    target_dir(&workspace()).join("image").join(format!("root-{}", arch.name()))
+}
+
 fn build(arguments: &Arguments) -> Result<PathBuf> {
     let arch = match arguments.arch {
         Some(arch) => arch,
@@ -105,7 +119,7 @@ fn build(arguments: &Arguments) -> Result<PathBuf> {
     let program = fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?;
     program::check(&program, arch)?;
     let tree = step("files", || files(program, arch))?;
-    let root = place.join(format!("root-{}", arch.name()));
+    let root = root_dir(arch);
     tree.write(&root).with_context(|| format!("cannot write {}", root.display()))?;
 
     let about = About { name, arch, epoch: epoch()? };

@@ -62,6 +62,9 @@ const PACKAGES: [&str; 18] = [
     "procps",
 ];
 
+/// Names the file to which tests write why they skip themselves.
+const SKIP_LOG: &str = "RESPONDER_SKIP_LOG";
+
 /// Their integration tests need root.
 const PRIVILEGED: [&str; 2] = ["tests", "tests/lab"];
 
@@ -88,7 +91,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     };
     fs::create_dir_all(target_dir(&workspace()))?;
     fs::write(&run.skip_log, "").with_context(|| format!("cannot write {}", run.skip_log.display()))?;
-    run.environment.push(("RESPONDER_SKIP_LOG", run.skip_log.clone().into()));
+    run.environment.push((SKIP_LOG, run.skip_log.clone().into()));
     let result = match arguments.quick {
         true => run.quick(),
         false => run.everything(consent),
@@ -282,8 +285,9 @@ impl Run<'_> {
         }
         let mut command = Command::new(env::current_exe()?);
         command.args(arguments);
-        let control_plane = self.environment.iter().filter(|(name, _)| *name == kubernetes::VARIABLE);
-        command.envs(control_plane.map(|(name, dir)| (name, dir)));
+        let known = [kubernetes::VARIABLE, SKIP_LOG];
+        let environment = self.environment.iter().filter(|(name, _)| known.contains(name));
+        command.envs(environment.map(|(name, value)| (name, value)));
         match step(name, || tools::run(&mut command)) {
             Ok(()) => self.total.passed(),
             Err(error) => {

@@ -69,7 +69,7 @@ pub use self::{
     agent::{ClusterAgent, NAMESPACE},
     api::Api,
     audit::{Audit, Mark, Request},
-    binaries::{cluster_or_skip, kubelets_or_skip},
+    binaries::{check_nodes, cluster_or_skip, kubelets_or_skip},
     builder::ClusterBuilder,
     cut::Cut,
     kube_proxy::ProxyMode,

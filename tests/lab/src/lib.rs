@@ -60,7 +60,8 @@ pub use capture::Capture;
 pub use cleanup::{cleanup_kept, cleanup_stale};
 pub use cluster::{
     Api, Audit, Cluster, ClusterAgent, ClusterBuilder, ClusterNode, Cut, ENDPOINT_PORT, Endpoint, LAB_IMAGE,
-    Mark, NAMESPACE, Pod, ProxyMode, Request, Server, Service, cluster_or_skip, kubelets_or_skip,
+    Mark, NAMESPACE, Pod, ProxyMode, Request, Server, Service, check_nodes, cluster_or_skip,
+    kubelets_or_skip,
 };
 pub use http::{HttpAnswer, http_get};
 pub use lab::{Builder, Lab, namespaces};

@@ -14,6 +14,7 @@ use crate::{
     mac::Mac,
     ns::NetNs,
     packet::{ALL, PacketSocket},
+    prober::GRACE,
     question::Turns,
     sightings::{Account, Sighting},
     time::{BootTime, wait_until},
@@ -28,6 +29,25 @@ struct Log {
     /// When each round began, in which each VIP is asked for once.
     rounds: Vec<BootTime>,
     seen: BTreeMap<IpAddr, Vec<Sighting>>,
+}
+
+impl Log {
+    /// What was seen of `vip` since round `since` began; of questions, those before round `end`.
+    fn account(&self, vip: IpAddr, since: usize, end: usize) -> Account {
+        let begin = self.rounds.get(since).copied().unwrap_or_default();
+        let seen = self.seen.get(&vip).map(Vec::as_slice).unwrap_or_default();
+        let first = seen.partition_point(|seen| seen.at < begin);
+        let rounds = self.rounds.get(since..end).unwrap_or_default().to_vec();
+        Account { vip, first: since, rounds, seen: seen.get(first..).unwrap_or_default().to_vec() }
+    }
+
+    /// Whether the last question for each VIP was answered.
+    fn is_answered(&self) -> bool {
+        let last = self.rounds.len().checked_sub(1);
+        let answered =
+            |vip| self.seen.get(vip).and_then(|seen| seen.iter().rev().find_map(|seen| seen.round));
+        self.vips.iter().all(|vip| answered(vip) == last)
+    }
 }
 
 /// Asks and listens until it is stopped or dropped.
@@ -121,12 +141,17 @@ impl Observer {
         let end = self.round();
         // Answers to what was asked before are in the queue at most.
         wait_until("further rounds", Duration::from_secs(1), || (self.round() >= end + 4).then_some(())).ok();
-        let log = self.0.log();
-        let begin = log.rounds.get(since).copied().unwrap_or_default();
-        let seen = log.seen.get(&vip).map(Vec::as_slice).unwrap_or_default();
-        let first = seen.partition_point(|seen| seen.at < begin);
-        let rounds = log.rounds.get(since..end).unwrap_or_default().to_vec();
-        Account { vip, first: since, rounds, seen: seen.get(first..).unwrap_or_default().to_vec() }
+        self.0.log().account(vip, since, end)
+    }
+
+    /// Waits for `count` further rounds.
+    ///
+    /// # Errors
+    ///
+    /// If there are fewer within `deadline`.
+    pub fn wait_rounds(&self, count: usize, deadline: Duration) -> Result<()> {
+        let goal = self.round() + count;
+        wait_until(&format!("{count} rounds of questions"), deadline, || (self.round() >= goal).then_some(()))
     }
 
     /// All VIPs that anybody has claimed, asked for or not.
@@ -162,6 +187,21 @@ impl Observer {
     /// If the socket failed or lost frames: then a second answerer may not have been seen.
     pub fn stop(mut self) -> Result<()> {
         self.0.stop()
+    }
+
+    /// Asks no more, waits for the answers to the last questions ([`GRACE`]), and says what was seen of each VIP that was
+    /// asked for.
+    ///
+    /// # Errors
+    ///
+    /// As [`Observer::stop`].
+    pub fn finish(&mut self) -> Result<Vec<Account>> {
+        self.0.stop_asking()?;
+        wait_until("answers to the last questions", GRACE, || self.0.log().is_answered().then_some(())).ok(); // seen in the accounts
+        self.0.stop()?;
+        let log = self.0.log();
+        let end = log.rounds.len();
+        Ok(log.vips.iter().map(|vip| log.account(*vip, 0, end)).collect())
     }
 }
 

@@ -30,10 +30,15 @@ pub fn root_or_skip(test: &str) -> bool {
 /// True if all `tools` are on PATH. Otherwise skips `test`, naming the first that is not.
 #[must_use]
 pub fn tools_or_skip(test: &str, tools: &[&str]) -> bool {
-    let dirs: Vec<_> = env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
-    let missing = tools.iter().find(|t| !dirs.iter().any(|d| d.join(t).is_file()));
+    let missing = missing(tools);
     if let Some(tool) = missing {
         skip(test, &format!("needs {tool}"));
     }
     missing.is_none()
+}
+
+/// The first of these tools that is not on PATH.
+pub(crate) fn missing<'a>(tools: &[&'a str]) -> Option<&'a str> {
+    let dirs: Vec<_> = env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
+    tools.iter().find(|tool| !dirs.iter().any(|dir| dir.join(tool).is_file())).copied()
 }

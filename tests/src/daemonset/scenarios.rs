@@ -7,7 +7,7 @@ use responder_lab::{NAMESPACE, Pod, wait_until, xdp_on};
 
 use super::{
     Installation, SETTLED,
-    workload::{LOCAL, of_service, vips},
+    workload::{LOCAL, vips, vips_of},
 };
 
 /// How the VIPs are to be answered during a scenario.
@@ -83,7 +83,7 @@ pub const SCENARIOS: [Scenario; 8] = [
 ];
 
 fn first_vip() -> IpAddr {
-    of_service(0)[0]
+    vips_of(0)[0]
 }
 
 fn install(site: &mut Installation) -> Result<String> {
@@ -111,23 +111,17 @@ fn rolling_update(site: &mut Installation) -> Result<String> {
 }
 
 fn node_drain(site: &mut Installation) -> Result<String> {
-    let local = of_service(LOCAL)[0];
+    let local = vips_of(LOCAL)[0];
     let node = site.owner(local)?;
     site.kubectl(&["drain", &node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=60s"])?;
     // Its web server has gone, so a Service that wants one on the node itself follows.
     let next = site.wait_other(local, &node)?;
-    let responder = responder_lab::paths::responder()?;
-    let administrator = |arguments: &[&str]| -> Result<String> {
-        let mut command = Command::new(&responder);
-        command.args(arguments).arg("--kubeconfig").arg(site.cluster.kubeconfig());
-        Ok(site.cluster.management().spawn(command)?.finish(SETTLED)?.ok()?.stdout)
-    };
-    administrator(&["drain", "--node", &node])?;
+    site.responder(&["drain", "--node", &node])?.ok()?;
     for vip in vips() {
         ensure!(site.owner(vip)? != node, "{node} is drained and answers for {vip}");
     }
     site.fetch(local)?;
-    administrator(&["drain", "--node", &node, "--undo"])?;
+    site.responder(&["drain", "--node", &node, "--undo"])?.ok()?;
     site.kubectl(&["uncordon", &node])?;
     site.settle(&[])?;
     Ok(format!("{node} gave all to others, the Local VIP to {next}"))

@@ -9,20 +9,23 @@ use serde_json::{Value, json};
 use super::{ENDPOINT_PORT, Installation};
 
 /// The port of Services.
-pub(super) const PORT: u16 = 80;
+pub const PORT: u16 = 80;
 /// The Services; the last has `externalTrafficPolicy: Local`.
-const SERVICES: [&str; 3] = ["web", "shop", "ingress"];
-/// The index of the Service with `externalTrafficPolicy: Local` among the pairs of [`vips`].
-pub const LOCAL: usize = 2;
+pub const SERVICES: [&str; 5] = ["web", "shop", "mail", "git", "ingress"];
+/// The index of the Service with `externalTrafficPolicy: Local` among [`SERVICES`], and among the pairs of [`vips`].
+pub const LOCAL: usize = 4;
+/// Where that Service's web servers are; the others' are on every node.
+pub const LOCAL_NODES: [&str; 2] = ["n2", "n3"];
 
 /// The VIPs: 192.0.2.201 and 2001:db8::201 of the first Service, ….
 #[must_use]
 pub fn vips() -> Vec<IpAddr> {
-    (0..SERVICES.len()).flat_map(of_service).collect()
+    (0..SERVICES.len()).flat_map(vips_of).collect()
 }
 
-/// The VIPs of a Service.
-pub(super) fn of_service(index: usize) -> [IpAddr; 2] {
+/// The VIPs of a Service, by its index.
+#[must_use]
+pub fn vips_of(index: usize) -> [IpAddr; 2] {
     let low = u8::try_from(index).unwrap_or_default() + 1;
     let v6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x200 + u16::from(low));
     [IpAddr::from([192, 0, 2, 200 + low]), IpAddr::V6(v6)]
@@ -31,32 +34,52 @@ pub(super) fn of_service(index: usize) -> [IpAddr; 2] {
 impl Installation {
     /// Makes the web servers and the Services. The web servers are not waited for.
     pub(super) fn make_workload(&self) -> Result<()> {
-        let mut items = vec![servers()];
-        items.extend(SERVICES.iter().enumerate().map(|(index, name)| service(name, index == LOCAL)));
+        let mut items = vec![servers("web", &["n1", "n2", "n3"]), servers(SERVICES[LOCAL], &LOCAL_NODES)];
+        items.extend(SERVICES.iter().enumerate().map(|(index, name)| match index == LOCAL {
+            true => service(name, name, "Local"),
+            false => service(name, "web", "Cluster"),
+        }));
         self.cluster.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": items }).to_string())?;
-        for (index, name) in SERVICES.iter().enumerate() {
-            // As a controller that assigns addresses does.
-            let ingress = of_service(index).map(|vip| json!({ "ip": vip }));
-            let status = json!({ "status": { "loadBalancer": { "ingress": ingress } } });
-            let path = format!("/api/v1/namespaces/default/services/{name}/status");
-            self.cluster.requests().merge(&path, &status)?;
-        }
-        Ok(())
+        SERVICES.iter().enumerate().try_for_each(|(index, name)| self.give_addresses(name, &vips_of(index)))
+    }
+
+    /// Makes one more Service in front of the web servers that are everywhere.
+    ///
+    /// # Errors
+    ///
+    /// If the API server refuses.
+    pub fn make_service(&self, name: &str, addresses: &[IpAddr]) -> Result<()> {
+        self.cluster.apply(&service(name, "web", "Cluster").to_string())?;
+        self.give_addresses(name, addresses)
+    }
+
+    /// As a controller that assigns addresses does.
+    fn give_addresses(&self, name: &str, addresses: &[IpAddr]) -> Result<()> {
+        let ingress: Vec<Value> = addresses.iter().map(|vip| json!({ "ip": vip })).collect();
+        let status = json!({ "status": { "loadBalancer": { "ingress": ingress } } });
+        let path = format!("/api/v1/namespaces/default/services/{name}/status");
+        self.cluster.requests().merge(&path, &status).map(|_| ())
     }
 }
 
-fn servers() -> Value {
-    let labels = json!({ "app": "web" });
+/// A web server on each of these nodes.
+fn servers(name: &str, nodes: &[&str]) -> Value {
+    let labels = json!({ "app": name });
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
-        "metadata": { "name": "web", "namespace": "default" },
+        "metadata": { "name": name, "namespace": "default" },
         "spec": {
-            "replicas": 3,
+            "replicas": nodes.len(),
             "selector": { "matchLabels": labels },
             "template": {
                 "metadata": { "labels": labels },
                 "spec": {
                     "terminationGracePeriodSeconds": 5,
+                    "affinity": { "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": {
+                        "nodeSelectorTerms": [{ "matchExpressions": [
+                            { "key": "kubernetes.io/hostname", "operator": "In", "values": nodes },
+                        ] }],
+                    } } },
                     "topologySpreadConstraints": [{
                         "maxSkew": 1,
                         "topologyKey": "kubernetes.io/hostname",
@@ -78,15 +101,16 @@ fn servers() -> Value {
     })
 }
 
-fn service(name: &str, local: bool) -> Value {
+/// A Service in front of the web servers of this name.
+fn service(name: &str, servers: &str, policy: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": { "name": name, "namespace": "default" },
         "spec": {
             "type": "LoadBalancer",
             "ipFamilyPolicy": "PreferDualStack",
-            "externalTrafficPolicy": if local { "Local" } else { "Cluster" },
-            "selector": { "app": "web" },
+            "externalTrafficPolicy": policy,
+            "selector": { "app": servers },
             "ports": [{ "port": PORT, "targetPort": ENDPOINT_PORT }],
         },
     })

@@ -2,10 +2,13 @@
 
 use std::{env, path::PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
-use super::kubelet;
-use crate::skip::{root_or_skip, skip, tools_or_skip};
+use super::{ProxyMode, kubelet};
+use crate::{
+    lab::Lab,
+    skip::{missing, root_or_skip, skip, tools_or_skip},
+};
 
 /// The environment variable that names the directory of the programs.
 const DIR: &str = "RESPONDER_KUBE_BIN";
@@ -47,9 +50,24 @@ pub fn cluster_or_skip(test: &str) -> bool {
 /// `test`.
 #[must_use]
 pub fn kubelets_or_skip(test: &str) -> bool {
-    cluster_or_skip(test)
-        && tools_or_skip(test, &NODE_TOOLS)
-        && or_skip(test, directory(None, true).and_then(|_| kubelet::check()))
+    cluster_or_skip(test) && or_skip(test, check_nodes())
+}
+
+/// Looks whether a [`crate::Cluster`] can be built here with [`kubelets`](crate::ClusterBuilder::kubelets), and with
+/// [kube-proxies](crate::ClusterBuilder::kube_proxy).
+///
+/// # Errors
+///
+/// With what is missing.
+pub fn check_nodes() -> Result<()> {
+    ensure!(nix::unistd::geteuid().is_root(), "needs root");
+    if let Some(tool) = missing(&TOOLS).or_else(|| missing(&NODE_TOOLS)) {
+        bail!("needs {tool}");
+    }
+    directory(None, true)?;
+    kubelet::check()?;
+    let trial = Lab::builder().hosts(&["n"]).clients(&[]).build()?;
+    ProxyMode::choose(trial.node("n").ns()).map(|_| ())
 }
 
 fn or_skip(test: &str, possible: Result<()>) -> bool {

@@ -188,13 +188,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until a node with a kubelet takes pods.
+    /// Waits until a node with a kubelet takes pods, and its kube-proxy, if there is one, forwards.
     ///
     /// # Errors
     ///
-    /// If it does not in time, with what its kubelet wrote.
+    /// If it does not in time, with what its kubelet or kube-proxy wrote.
     pub fn wait_node_ready(&self, name: &str) -> Result<()> {
-        self.kubelets()?.wait_ready(self, self.node(name))
+        self.kubelets()?.wait_ready(self, self.node(name))?;
+        self.proxies.as_ref().map_or(Ok(()), |proxies| proxies.wait_ready(self, self.node(name)))
     }
 
     /// The end of what the kubelet and containerd of a node wrote.

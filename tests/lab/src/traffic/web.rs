@@ -22,7 +22,8 @@ use crate::{
 
 /// How long a client waits between looks at whether it is to end.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// How long an attempt to connect may take, and an answer once the client is to end.
+/// How long an attempt to connect may take, an answer once the client is to end, and every answer if the client is
+/// [impatient](Conversation::impatient).
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Answers HTTP requests to any address of this namespace at `port`, both families, with `name`, for ever;
@@ -128,8 +129,21 @@ impl Conversation {
     ///
     /// If the namespace cannot be entered.
     pub fn start(ns: &NetNs, server: SocketAddr, interval: Duration) -> Result<Self> {
+        Self::begin(ns, server, interval, None)
+    }
+
+    /// The same, but gives a connection up on which an answer takes longer than two seconds.
+    ///
+    /// # Errors
+    ///
+    /// If the namespace cannot be entered.
+    pub fn impatient(ns: &NetNs, server: SocketAddr, interval: Duration) -> Result<Self> {
+        Self::begin(ns, server, interval, Some(TIMEOUT))
+    }
+
+    fn begin(ns: &NetNs, server: SocketAddr, interval: Duration, patience: Option<Duration>) -> Result<Self> {
         let (seen, run) = (Arc::new(Mutex::default()), Arc::new(AtomicBool::new(true)));
-        let client = Client { server, interval, seen: Arc::clone(&seen), run: Arc::clone(&run) };
+        let client = Client { server, interval, patience, seen: Arc::clone(&seen), run: Arc::clone(&run) };
         let thread = ns.run(|| Ok(thread::spawn(move || client.talk())))?;
         Ok(Self { seen, run, thread: Some(thread) })
     }
@@ -181,6 +195,7 @@ fn lock(seen: &Mutex<Conversed>) -> MutexGuard<'_, Conversed> {
 struct Client {
     server: SocketAddr,
     interval: Duration,
+    patience: Option<Duration>,
     seen: Arc<Mutex<Conversed>>,
     run: Arc<AtomicBool>,
 }
@@ -220,6 +235,7 @@ impl Client {
     fn read(&self, stream: &mut TcpStream) -> std::io::Result<String> {
         let mut answer = Vec::new();
         let mut buffer = [0; 1024];
+        let asked = Instant::now();
         let mut ended = None;
         loop {
             match stream.read(&mut buffer) {
@@ -233,6 +249,9 @@ impl Client {
                 && let Some(name) = body.strip_suffix('\n')
             {
                 return Ok(name.to_owned());
+            }
+            if self.patience.is_some_and(|patience| asked.elapsed() > patience) {
+                return Err(Error::new(ErrorKind::TimedOut, "no answer"));
             }
             if !self.runs() && ended.get_or_insert_with(Instant::now).elapsed() > TIMEOUT {
                 return Err(Error::new(ErrorKind::TimedOut, "no answer to the last request"));

@@ -42,7 +42,7 @@ fn main() -> Result<ExitCode> {
     let played = play(&mut site, &wanted, &tell);
     say(&format!("\n{played}"));
     if arguments.keep {
-        say(&site.keep()?);
+        say(&format!("{}\nTo remove it all: cargo xtask cluster --cleanup", site.keep()?));
     }
     Ok(if played.failures().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

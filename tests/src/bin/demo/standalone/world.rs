@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use responder_lab::{Agent, Lab, Node, Process, StaticFile};
 
-use crate::demo::show::Show;
+use crate::show::Show;
 
 /// The IPv4 VIP.
 pub(super) const VIP4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
@@ -24,7 +24,7 @@ pub(super) const FENCE: Duration = Duration::from_secs(3);
 pub(super) const PORT: u16 = 80;
 
 /// Everything that runs. Gone when dropped.
-pub(in crate::demo) struct World {
+pub(crate) struct World {
     /// The owner at first.
     pub(super) agent_a: Agent,
     /// The other host's.
@@ -55,7 +55,7 @@ impl World {
         let mut servers = Vec::new();
         for node in [a, b] {
             let mut command = Command::new(env::current_exe()?);
-            command.args(["demo", "--serve", &format!("host {}", node.name())]);
+            command.args(["--serve", &format!("host {}", node.name())]);
             let mut server = node.ns().spawn(command)?;
             server.wait_line(Duration::from_secs(10), |line| line.contains("listening"))?;
             servers.push(server);

@@ -3,8 +3,15 @@
 use std::{
     env,
     io::{self, IsTerminal as _, Write as _},
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+use anyhow::Result;
+
+/// Columns that commands' output is folded to.
+const WIDTH: usize = 110;
+/// Where the text of a line may begin that is continued below it.
+const TEXT: usize = 30;
 
 /// Prints to standard output, and remembers every claim.
 pub(super) struct Show {
@@ -37,6 +44,15 @@ impl Show {
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
+    /// Does something that takes a while.
+    pub(super) fn step<T>(&self, title: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
+        print_line(&format!("==> {title}"));
+        let start = Instant::now();
+        let done = run()?;
+        print_line(&format!("    done in {:.1} s", start.elapsed().as_secs_f64()));
+        Ok(done)
+    }
+
     /// Begins a scene.
     pub(super) fn scene(&mut self, title: &str) {
         self.scene += 1;
@@ -55,7 +71,9 @@ impl Show {
     pub(super) fn command(&self, node: &str, command: &str, output: &str) {
         print_line(&format!("   {} {command}", self.paint("36", &format!("{node}#"))));
         for line in output.lines().filter(|l| !l.trim().is_empty()) {
-            print_line(&self.paint("2", &format!("     {line}")));
+            fold(&format!("     {}", line.trim_end()))
+                .iter()
+                .for_each(|part| print_line(&self.paint("2", part)));
         }
     }
 
@@ -98,6 +116,31 @@ impl Show {
     }
 }
 
+/// Breaks a line that is too long between words; the rest goes below where its text begins: behind the last gap of a
+/// table's columns.
+fn fold(line: &str) -> Vec<String> {
+    let gaps =
+        line.char_indices().zip(line.chars().skip(1)).filter(|((_, one), next)| *one == ' ' && *next != ' ');
+    let indent = gaps
+        .map(|((place, _), _)| place + 1)
+        .take_while(|place| *place <= TEXT)
+        .filter(|place| line.get(..*place).is_some_and(|head| head.ends_with("  ")))
+        .last()
+        .unwrap_or_default();
+    let (mut lines, mut last) = (Vec::new(), String::new());
+    let (head, text) = line.split_at_checked(indent).unwrap_or(("", line));
+    last.push_str(head);
+    for word in text.split_inclusive(' ') {
+        if (last.clone() + word).trim_end().chars().count() > WIDTH && last.trim_end().len() > indent {
+            lines.push(last.trim_end().to_owned());
+            last = " ".repeat(indent);
+        }
+        last.push_str(word);
+    }
+    lines.push(last.trim_end().to_owned());
+    lines
+}
+
 /// A time in milliseconds, as exact as it is worth.
 pub(super) fn millis(time: Duration) -> String {
     let ms = time.as_secs_f64() * 1000.0;
@@ -107,4 +150,25 @@ pub(super) fn millis(time: Duration) -> String {
 /// Whoever reads may have gone (`| head`); the demo goes on to its verdict and exit code.
 fn print_line(line: &str) {
     writeln!(io::stdout().lock(), "{line}").ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_go_on_below_their_text() {
+        let short = "     NAME   READY";
+        assert_eq!(fold(short), [short]);
+        let words = "word ".repeat(30);
+        let folded = fold(&format!("     ok    ranges     {words}"));
+        assert_eq!(folded.len(), 2, "{folded:?}");
+        assert!(
+            folded[0].starts_with("     ok    ranges     word ") && folded[0].len() <= WIDTH,
+            "{folded:?}"
+        );
+        assert!(folded[1].starts_with(&format!("{}word", " ".repeat(22))), "{folded:?}");
+        let wide = "x".repeat(200);
+        assert_eq!(fold(&format!("     {wide}")), [format!("     {wide}")]);
+    }
 }

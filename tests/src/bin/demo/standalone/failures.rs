@@ -10,7 +10,7 @@ use super::{
     scenes::{SOON, bpftool, neighbours, pinned, probe, probe_from},
     world::{FENCE, VIPS, World, owned, standby, start_agent},
 };
-use crate::demo::show::{Show, millis};
+use crate::show::{Show, millis};
 
 /// Longer than any of this takes; shorter than anybody's patience or a neighbour entry's life.
 const AT_ONCE: Duration = Duration::from_millis(500);

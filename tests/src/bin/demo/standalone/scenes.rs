@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use responder_lab::{Lab, Mac, NetNs, Prober, Probing, Report, resolve, tools, traffic};
 
 use super::world::{PORT, VIP4, VIP6, VIPS, World};
-use crate::demo::show::Show;
+use crate::show::Show;
 
 /// How long anything may take that takes milliseconds on an idle machine.
 pub(super) const SOON: Duration = Duration::from_secs(10);
