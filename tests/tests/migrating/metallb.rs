@@ -212,7 +212,7 @@ fn from_metallb_and_back() {
     assert_eq!(neighbour.resolved(v6, SOON).as_ref(), Some(&speakers[4]), "both of a Service's addresses");
     neighbour.wait_talk();
 
-    before_there_are_agents(cluster, &neighbour, &speakers);
+    before_there_are_agents(cluster, &neighbour, &speakers, v6);
     let (mut agents, since) = beside(cluster, &neighbour, &speakers);
     metallb.stop_speakers();
     let silent = neighbour.wait_silence();
@@ -254,13 +254,13 @@ fn from_metallb_and_back() {
 }
 
 /// `responder check --cluster` while MetalLB announces.
-fn before_there_are_agents(cluster: &Cluster, neighbour: &Neighbour<'_>, speakers: &[String]) {
+/// The last speaker has `v6`, too.
+fn before_there_are_agents(cluster: &Cluster, neighbour: &Neighbour<'_>, speakers: &[String], v6: IpAddr) {
     let (output, findings) = check(cluster, "n1", &["--listen", "0"]);
     assert_eq!(output.code(), Some(4), "{findings:#?}");
     finding(&findings, "bad", &["MetalLB's speaker (DaemonSet metallb-system/speaker) runs on 3 nodes"]);
-    // On the segment, as far as another node answers. For its IPv6 addresses MetalLB does not answer such questions: they
-    // are found only while it announces them, in its first seconds.
-    for (vip, speaker) in neighbour.vips.iter().zip(speakers) {
+    // On the segment, as far as another node answers.
+    for (vip, speaker) in neighbour.vips.iter().chain([&v6]).zip(speakers.iter().chain(speakers.last())) {
         if speaker != "n1" {
             let mac = cluster.host(speaker).mac().to_string();
             finding(&findings, "bad", &[&format!("no node should answer for {vip} now"), &mac]);

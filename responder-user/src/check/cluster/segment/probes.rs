@@ -1,11 +1,13 @@
-//! Others that have an address of a Service, found by probes that name no sender, so that nobody's cache changes: ARP (RFC 5227
-//! section 2.1.1) and Duplicate Address Detection (RFC 4862 section 5.4.2). A station that is about to take such an address, which
-//! it should not, takes the latter for another that does, and leaves it.
+//! Others that have an address of a Service, found by probes that change nobody's cache: ARP probes (RFC 5227 section 2.1.1) and
+//! those of Duplicate Address Detection (RFC 4862 section 5.4.2) name no sender. Some announcers, MetalLB's among them, leave the
+//! latter unanswered: so every other one comes from this host's own link-local address, which neighbours may learn.
+//!
+//! A station that is about to take such an address, which it should not, takes a probe for another that does, and leaves it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     time::Duration,
 };
 
@@ -18,7 +20,7 @@ use super::{
         Finding,
         Verdict::{Bad, Limited, Ok as Fine},
     },
-    wire::{answer, probe, probe6},
+    wire::{answer, probe, solicitation},
 };
 use crate::{
     net::{
@@ -45,18 +47,25 @@ pub(super) type Answers = BTreeMap<IpAddr, BTreeSet<[u8; 6]>>;
 pub(super) async fn ask(link: &Link, vips: &[&VipView]) -> io::Result<Answers> {
     let listener = Listener::new(link.index, Kind::Neighbours)?;
     let mut sender = PacketSender::new()?;
+    let own = link.addrs.iter().find_map(|prefix| match prefix.ip {
+        IpAddr::V6(ip) if ip.is_unicast_link_local() => Some(ip),
+        IpAddr::V6(_) | IpAddr::V4(_) => None,
+    });
     let mut asked = BTreeMap::new();
     for vip in vips.iter().take(PROBED) {
-        let question = match vip.vip {
-            IpAddr::V4(ip) => probe(link.mac, ip),
-            IpAddr::V6(ip) => probe6(link.mac, ip).map_err(io::Error::other)?,
+        let questions = match vip.vip {
+            IpAddr::V4(ip) => [probe(link.mac, ip), probe(link.mac, ip)],
+            IpAddr::V6(ip) => {
+                let ask = |from| solicitation(link.mac, from, ip).map_err(io::Error::other);
+                [ask(Ipv6Addr::UNSPECIFIED)?, ask(own.unwrap_or(Ipv6Addr::UNSPECIFIED))?]
+            }
         };
-        asked.insert(vip.vip, question);
+        asked.insert(vip.vip, questions);
     }
     let ask = async {
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
             let next = Instant::now() + ROUND;
-            for question in asked.values() {
+            for question in asked.values().filter_map(|questions| questions.get(round)) {
                 sender.send(link.index, question)?;
                 sleep(PACE).await;
             }

@@ -18,7 +18,8 @@ const ICMPV6: u8 = 58;
 const ND_HOP_LIMIT: u8 = 255;
 /// ICMPv6 type of a Neighbor Advertisement.
 const ADVERTISEMENT: u8 = 136;
-/// Type of its option.
+/// Types of options.
+const SOURCE_LINK_LAYER: u8 = 1;
 const TARGET_LINK_LAYER: u8 = 2;
 /// Ethernet, IPv4, and the lengths of their addresses.
 const ARP_FIXED: [u8; 6] = [0, 1, 8, 0, 6, 4];
@@ -42,19 +43,25 @@ pub(super) fn probe(mac: Mac, target: Ipv4Addr) -> Vec<u8> {
     frame
 }
 
-/// A probe of Duplicate Address Detection: a solicitation whose sender has no address (RFC 4862 section 5.4.2).
+/// A Neighbor Solicitation from an address of `mac`'s; from nobody's (`UNSPECIFIED`) it is a probe of Duplicate Address
+/// Detection (RFC 4862 section 5.4.2).
 ///
 /// # Errors
 ///
 /// Not for what is built here.
-pub(super) fn probe6(mac: Mac, target: Ipv6Addr) -> Result<Vec<u8>, BuildWriteError> {
+pub(super) fn solicitation(mac: Mac, from: Ipv6Addr, target: Ipv6Addr) -> Result<Vec<u8>, BuildWriteError> {
     let [.., a, b, c] = target.octets();
     let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]));
     let builder = PacketBuilder::ethernet2(mac.octets(), [0x33, 0x33, 0xff, a, b, c])
-        .ipv6([0; 16], group.octets(), ND_HOP_LIMIT)
+        .ipv6(from.octets(), group.octets(), ND_HOP_LIMIT)
         .icmpv6(Icmpv6Type::NeighborSolicitation);
-    let mut frame = Vec::with_capacity(builder.size(16));
-    builder.write(&mut frame, &target.octets())?;
+    let mut payload = target.octets().to_vec();
+    if !from.is_unspecified() {
+        payload.extend([SOURCE_LINK_LAYER, 1]);
+        payload.extend(mac.octets());
+    }
+    let mut frame = Vec::with_capacity(builder.size(payload.len()));
+    builder.write(&mut frame, &payload)?;
     Ok(frame)
 }
 
@@ -190,13 +197,17 @@ mod tests {
     #[test]
     fn a_probe_for_an_ipv6_address_is_one_of_duplicate_address_detection() {
         let target: Ipv6Addr = "2001:db8::12:3456".parse().unwrap();
-        let frame = probe6(MAC, target).unwrap();
+        let frame = solicitation(MAC, Ipv6Addr::UNSPECIFIED, target).unwrap();
         assert_eq!(&frame[..6], [0x33, 0x33, 0xff, 0x12, 0x34, 0x56]);
         assert_eq!(&frame[22..38], [0; 16], "the sender's address");
         let group: Ipv6Addr = "ff02::1:ff12:3456".parse().unwrap();
         assert_eq!(&frame[38..54], group.octets());
         assert_eq!(&frame[62..78], target.octets());
+        assert_eq!(frame.len(), 78, "no option with a hardware address");
         assert_eq!(answer(&frame), None, "nobody claims anything by it");
+        let frame = solicitation(MAC, "fe80::1".parse().unwrap(), target).unwrap();
+        assert_eq!(&frame[78..], [SOURCE_LINK_LAYER, 1, 2, 0, 0, 0, 0, 1]);
+        assert_eq!(answer(&frame), None);
     }
 
     /// An advertisement of 2001:db8::10 in a frame from `02:…:ee`.
