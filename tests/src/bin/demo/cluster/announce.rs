@@ -48,8 +48,6 @@ pub(super) fn agents(world: &mut World, show: &mut Show) -> Result<()> {
     show.command("admin", &format!("kubectl apply -k deploy/{VARIANT}"), &applied);
     world.site.settle(&[])?;
     world.kubectl(show, &["rollout", "status", "daemonset/responder", "-n", NAMESPACE])?;
-    // The first of them may have had to take what nobody had.
-    world.responder(show, &["rebalance"])?;
     let watch = Watch::start(world)?;
     watch.wait_answers(world, 200)?;
     let seen = watch.stop(world)?;
