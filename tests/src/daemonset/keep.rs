@@ -15,7 +15,7 @@ impl Installation {
     /// If it was not prepared to be kept.
     pub fn keep(&self) -> Result<String> {
         let tools = self.tools()?;
-        let (relay, kubeconfig) = self.cluster.open_outside()?;
+        let (relay, kubeconfig) = self.cluster.open_outside(person())?;
         self.cluster.keep()?;
         drop(relay); // which stays, too
         let sudo = if env::var_os("SUDO_USER").is_some() { "sudo " } else { "" };
@@ -67,4 +67,10 @@ impl Installation {
         }
         Ok(dir)
     }
+}
+
+/// Who called sudo: user and group id.
+fn person() -> Option<(u32, u32)> {
+    let id = |name| env::var(name).ok()?.parse().ok();
+    id("SUDO_UID").zip(id("SUDO_GID"))
 }
