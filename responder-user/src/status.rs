@@ -165,10 +165,9 @@ pub async fn run(bpffs: &Path, run_dir: &Path, options: Options) -> Result<ExitC
     if only_cluster {
         leadership = asked.ok().flatten().and_then(|agent| agent.leadership);
     } else if let Some(pins) = Pins::existing(bpffs)?.filter(|pins| pins.map(VIPS4).exists()) {
-        // One with other pins may be the one that listens there.
-        let agent = asked?.filter(|agent| agent.bpffs == pins.root());
-        leadership = agent.as_ref().and_then(|agent| agent.leadership.clone());
-        host = Some(collect(&pins, agent)?);
+        let status = collect(&pins, asked?)?;
+        leadership = status.agent.as_ref().and_then(|agent| agent.leadership.clone());
+        host = Some(status);
     }
     let elsewhere = match &host {
         // A static file's agent has nothing to do with a cluster.
@@ -237,13 +236,15 @@ pub(crate) fn until_closed(printed: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// The status of this host: what the maps say, and what the agent does.
+/// The status of this host: what the maps say, and what `agent` does, if they are its own.
 ///
 /// # Errors
 ///
 /// If the maps cannot be read.
 pub(crate) fn collect(pins: &Pins, agent: Option<AgentStatus>) -> Result<Status> {
     let maps = Maps::open(pins)?;
+    // One with other pins may be the one that listens in the directory.
+    let agent = agent.filter(|agent| agent.writes(maps.fence_id(), pins.root()));
     let now = boot::now_ns();
     let fence = maps.fence();
     let until = |at: u64| ms(at) - ms(now);

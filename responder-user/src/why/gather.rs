@@ -52,8 +52,6 @@ fn this_host(bpffs: &Path, agent: Option<AgentStatus>) -> Result<Option<HostStat
     let Some(pins) = Pins::existing(bpffs)?.filter(|pins| pins.map(VIPS4).exists()) else {
         return Ok(None);
     };
-    // One with other pins may be the one that listens there.
-    let agent = agent.filter(|agent| agent.bpffs == pins.root());
     Ok(Some(status::collect(&pins, agent)?.into()))
 }
 

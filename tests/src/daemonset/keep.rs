@@ -57,6 +57,18 @@ impl Installation {
         self.cluster.management().spawn(command)?.finish(SETTLED)
     }
 
+    /// What `responder status --json` says as root on a node, outside of its pods.
+    ///
+    /// # Errors
+    ///
+    /// If it fails, or prints no JSON.
+    pub fn status_on(&self, node: &str) -> Result<serde_json::Value> {
+        let mut command = Command::new(paths::responder()?.canonicalize()?);
+        command.args(["status", "--json"]);
+        let output = self.cluster.node(node).spawn(command)?.finish(SETTLED)?.ok()?;
+        serde_json::from_str(&output.stdout).with_context(|| format!("status printed {:?}", output.stdout))
+    }
+
     /// A directory with kubectl and its plugin.
     fn tools(&self) -> Result<PathBuf> {
         let dir = self.cluster.dir().join("bin");
