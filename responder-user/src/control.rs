@@ -50,8 +50,11 @@ pub struct AgentStatus {
     pub started_ms: u64,
     /// The static file, if there is one.
     pub file: Option<PathBuf>,
-    /// Its pin directory.
+    /// Its pin directory, as it sees it.
     pub bpffs: PathBuf,
+    /// The kernel's id of its map `FENCE`; `None`: it is of a version that does not tell.
+    #[serde(default)]
+    pub fence_map: Option<u32>,
     /// Where the program should run.
     #[serde(default)]
     pub wanted_mode: Option<WantedMode>,
@@ -78,6 +81,15 @@ pub struct AgentStatus {
     /// Its part in a cluster, if it runs in one.
     #[serde(default)]
     pub leadership: Option<LeadershipStatus>,
+}
+
+impl AgentStatus {
+    /// Whether it writes the map `FENCE` with this id, which is pinned below `root`. In a pod that directory may have
+    /// another name than on the host, so that the name counts only for an agent that tells nothing better.
+    #[must_use]
+    pub fn writes(&self, fence_map: u32, root: &Path) -> bool {
+        self.fence_map.map_or_else(|| self.bpffs == root, |own| own == fence_map)
+    }
 }
 
 /// An agent's part in a cluster.
@@ -336,4 +348,20 @@ pub async fn watch(
         line.clear();
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_earlier_agent_is_known_by_its_directory() {
+        let mut told =
+            serde_json::to_value(AgentStatus { bpffs: "/bpf".into(), ..AgentStatus::default() }).unwrap();
+        told.as_object_mut().unwrap().remove("fence_map").unwrap();
+        let mut agent: AgentStatus = serde_json::from_value(told).unwrap();
+        assert!(agent.writes(7, Path::new("/bpf")) && !agent.writes(7, Path::new("/sys/fs/bpf")));
+        agent.fence_map = Some(7);
+        assert!(agent.writes(7, Path::new("/sys/fs/bpf")) && !agent.writes(8, Path::new("/bpf")));
+    }
 }

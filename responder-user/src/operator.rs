@@ -107,7 +107,9 @@ impl Operator {
             config.cluster_url.host().and_then(|host| host.trim_matches(['[', ']']).parse().ok());
         let mut protected = BTreeMap::new();
         protected.insert(Protected::ApiServer, api_server.into_iter().collect());
-        protected.insert(Protected::Gateway, local.map(|agent| agent.gateways.clone()).unwrap_or_default());
+        if let Some(agent) = local {
+            protected.insert(Protected::Gateway, agent.gateways.clone());
+        }
         let line = Arc::new(Line::new("operator", config)?);
         let host = || nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).ok();
         let node = place.node.clone().or_else(|| local.map(|agent| agent.node.to_string())).or_else(host);
@@ -150,10 +152,18 @@ impl Operator {
         (facts, view)
     }
 
-    /// From now on, what an agent announces.
-    pub fn follow_rules(&mut self, agent: &LeadershipStatus) {
-        self.rules = agent.rules.clone();
+    /// From now on, what an agent refuses; with its rules, what it announces, too.
+    pub fn follow(&mut self, agent: &LeadershipStatus, with_rules: bool) {
+        if with_rules {
+            self.rules = agent.rules.clone();
+        }
         self.protected.insert(Protected::Gateway, agent.gateways.clone());
+    }
+
+    /// Whether an agent has told what only nodes know: their default gateways.
+    #[must_use]
+    pub fn knows_gateways(&self) -> bool {
+        self.protected.contains_key(&Protected::Gateway)
     }
 
     /// Reads the Leases alone.

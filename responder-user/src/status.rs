@@ -29,8 +29,12 @@ use crate::{
     net::boot,
     operator::{self, Operator, Prefer, Where},
     overview::{self, ClusterView, Shown},
-    program,
+    program, why,
 };
+
+/// A problem of the cluster's view where no agent could be asked.
+const UNTOLD: &str = "no agent could be asked what it refuses (--metrics-port): OWNER is whom the Leases name, and an \
+                      address that agents refuse, such as a default gateway's, is answered by nobody all the same";
 
 /// What to show.
 #[derive(Clone, Debug)]
@@ -43,6 +47,8 @@ pub struct Options {
     pub json: bool,
     /// Which addresses of the cluster.
     pub shown: Shown,
+    /// Where agents serve their state; `None`: they are not asked what they refuse.
+    pub metrics_port: Option<u16>,
     /// Which cluster.
     pub place: Where,
 }
@@ -158,17 +164,16 @@ pub struct VipStatus {
 /// If the pins hold another layout or cannot be read, or nothing but the cluster was to be shown and no API server is
 /// known.
 pub async fn run(bpffs: &Path, run_dir: &Path, options: Options) -> Result<ExitCode> {
-    let Options { local, cluster: only_cluster, json, shown, place } = options;
+    let Options { local, cluster: only_cluster, json, shown, metrics_port, place } = options;
     let asked = control::ask_status(run_dir).await;
     let mut host = None;
     let mut leadership = None;
     if only_cluster {
         leadership = asked.ok().flatten().and_then(|agent| agent.leadership);
     } else if let Some(pins) = Pins::existing(bpffs)?.filter(|pins| pins.map(VIPS4).exists()) {
-        // One with other pins may be the one that listens there.
-        let agent = asked?.filter(|agent| agent.bpffs == pins.root());
-        leadership = agent.as_ref().and_then(|agent| agent.leadership.clone());
-        host = Some(collect(&pins, agent)?);
+        let status = collect(&pins, asked?)?;
+        leadership = status.agent.as_ref().and_then(|agent| agent.leadership.clone());
+        host = Some(status);
     }
     let elsewhere = match &host {
         // A static file's agent has nothing to do with a cluster.
@@ -189,7 +194,15 @@ pub async fn run(bpffs: &Path, run_dir: &Path, options: Options) -> Result<ExitC
     let mut report = Report { host, cluster: None, cluster_error: None };
     if with_cluster {
         match Operator::connect(&place, leadership.as_ref(), Prefer::Agents).await {
-            Ok(operator) => report.cluster = Some(operator.look().await),
+            Ok(mut operator) => {
+                let told_here = leadership.map(|leadership| leadership.node);
+                why::rules(&mut operator, &place, metrics_port, told_here).await;
+                let mut view = operator.look().await;
+                if !operator.knows_gateways() && view.vips.iter().any(|vip| vip.owner.is_some()) {
+                    view.problems.push(UNTOLD.to_owned());
+                }
+                report.cluster = Some(view);
+            }
             Err(error) if report.host.is_none() => return Err(error.into()),
             Err(error) => report.cluster_error = Some(chain(&error)),
         }
@@ -237,13 +250,15 @@ pub(crate) fn until_closed(printed: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// The status of this host: what the maps say, and what the agent does.
+/// The status of this host: what the maps say, and what `agent` does, if they are its own.
 ///
 /// # Errors
 ///
 /// If the maps cannot be read.
 pub(crate) fn collect(pins: &Pins, agent: Option<AgentStatus>) -> Result<Status> {
     let maps = Maps::open(pins)?;
+    // One with other pins may be the one that listens in the directory.
+    let agent = agent.filter(|agent| agent.writes(maps.fence_id(), pins.root()));
     let now = boot::now_ns();
     let fence = maps.fence();
     let until = |at: u64| ms(at) - ms(now);

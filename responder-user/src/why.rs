@@ -1,7 +1,7 @@
 //! `responder why ADDRESS`: why this address is answered or not, and by whom, in sentences.
 //!
 //! * this file: the command.
-//! * [`facts`]: what is known; `gather`: from where. `ask`: a node's own state, from elsewhere.
+//! * [`facts`]: what is known; `gather`: from where. `ask`: a node's own state, from elsewhere. `rules`: what agents announce.
 //! * [`mod@explain`]: from facts to sentences, pure. `service`, `policy`: what should be; `leadership`: who should answer;
 //!   `host`: who does.
 
@@ -12,6 +12,7 @@ mod gather;
 mod host;
 mod leadership;
 mod policy;
+mod rules;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use std::{
 use anyhow::Result;
 
 use self::explain::{Answered, Explanation, Verdict, explain};
+pub(crate) use self::rules::rules;
 use crate::{
     operator::Where,
     program,

@@ -353,3 +353,26 @@ fn frames_are_logged_only_on_request_and_switching_it_on_is_hitless() {
     wait_states(agent.commands(), &[(v4(10), "eth0", "answering"), (v4(11), "eth0", "standby")]);
     assert!(Commands::new(a).unwrap().status().unwrap()["received"]["arp_answered"].as_u64().unwrap() > 0);
 }
+
+#[test]
+fn the_agent_is_found_by_its_maps_whatever_its_directory_is_called() {
+    let test = "the_agent_is_found_by_its_maps_whatever_its_directory_is_called";
+    if !root_or_skip(test) || !tools_or_skip(test, &["mount", "unshare"]) {
+        return;
+    }
+    let lab = one_host(1);
+    let a = lab.node("a");
+    let agent = Agent::start(a, &StaticFile::on(&["eth0"]).own(&[v4(10)]), &[]).unwrap();
+    // As in a pod's mount namespace and the host's.
+    let elsewhere = lab.dir().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let script = "mount --bind \"$0\" \"$1\" && shift && exec \"$@\"";
+    let places = [a.bpffs(), &elsewhere].map(|path| path.to_str().unwrap());
+    let runner = ["unshare", "--mount", "sh", "-c", script, places[0], places[1]];
+    let mut command = agent.commands().command_by(&runner, "status");
+    command.args(["--json", "--bpffs", places[1]]);
+    let output = a.ns().spawn(command).unwrap().finish(SOON).unwrap().ok().unwrap();
+    let seen: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!([&seen["bpffs"], &seen["agent"]["bpffs"]], [places[1], places[0]], "{seen}");
+    assert_eq!(seen["vips"][0]["state"], "answering", "{seen}");
+}

@@ -14,6 +14,8 @@ use std::{
 use responder_lab::{Cluster, ClusterAgent, Output, Service, cluster_or_skip, paths, wait_until};
 use serde_json::{Value, json};
 
+/// The router's address.
+const GATEWAY: &str = "192.0.2.102";
 const SOON: Duration = Duration::from_secs(30);
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 const DRAIN: &str = "l2-responder.io/drain";
@@ -170,6 +172,16 @@ fn the_cluster_is_seen_from_everywhere() {
     assert!(!leadership["notes"].as_array().unwrap().is_empty());
     let local = agents[0].status().unwrap();
     assert!(local["cluster"].is_null() && !local["agent"].is_null());
+
+    // What only nodes know, their default gateway, is asked of an agent, also where its rules are given.
+    cluster.service(&Service::new("greedy").vips(&[GATEWAY.parse().unwrap()]).on(&["n1"])).unwrap();
+    for rules in [&[][..], &["--ip-ranges", "192.0.2.0/24"]] {
+        let text = admin(&cluster, &[&["status", "--vips"], rules].concat()).ok().unwrap().stdout;
+        assert!(text.contains("refused 192.0.2.102 of Service default/greedy is, or was"), "{text}");
+        assert!(text.contains("8 addresses: 8 answered") && !text.contains("problem:"), "{text}");
+    }
+    let text = admin(&cluster, &["status", "--vips", "--metrics-port", "0"]).ok().unwrap().stdout;
+    assert!(text.contains("no agent could be asked what it refuses"), "{text}");
 
     // An address with endpoints nowhere is answered by nobody, and the reason is said.
     cluster.service(&Service::new("web0").vips(&[vip(0)]).local().on(&[])).unwrap();

@@ -63,6 +63,7 @@ impl Agent {
             started_ms: self.started.as_millis().try_into().unwrap_or(u64::MAX),
             file,
             bpffs: self.pins.root().to_owned(),
+            fence_map: Some(self.maps.fence_id()),
             wanted_mode: Some(self.options.mode),
             file_error,
             links: links.collect(),

@@ -16,6 +16,7 @@ use crate::{
         services::{OWN_CLASS, Rules},
         subnets::LinkChoice,
     },
+    metrics::DEFAULT_PORT,
 };
 
 /// Where the API server is.
@@ -60,6 +61,20 @@ impl RulesArgs {
         }
         let Self { load_balancer_class: class, external_ips, ip_ranges: ranges } = self;
         Ok(Rules { class, external_ips, ranges })
+    }
+}
+
+/// Whether agents are asked for what they alone know.
+#[derive(Clone, Debug, Args)]
+pub(super) struct AskArgs {
+    /// The port at which agents serve /state (see --metrics-address of `responder run`); 0: do not ask them.
+    #[arg(long, env = "RESPONDER_METRICS_PORT", value_name = "PORT", default_value_t = DEFAULT_PORT)]
+    metrics_port: u16,
+}
+
+impl AskArgs {
+    pub(super) fn port(&self) -> Option<u16> {
+        (self.metrics_port != 0).then_some(self.metrics_port)
     }
 }
 

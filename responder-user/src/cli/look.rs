@@ -7,13 +7,12 @@ use clap::{Args, builder::BoolishValueParser};
 
 use super::{
     NoAgent, PlaceArgs,
-    cluster::{AccessArgs, RulesArgs},
+    cluster::{AccessArgs, AskArgs, RulesArgs},
     operator::connect,
 };
 use crate::{
     control,
     decision::services::Rules,
-    metrics::DEFAULT_PORT,
     operator::{Where, is_known},
     program::{self, Called},
     status::say,
@@ -86,9 +85,8 @@ pub(super) struct WhyArgs {
     access: AccessArgs,
     #[command(flatten)]
     rules: RulesArgs,
-    /// The port at which agents serve /state (see --metrics-address of `responder run`); 0: do not ask them.
-    #[arg(long, env = "RESPONDER_METRICS_PORT", value_name = "PORT", default_value_t = DEFAULT_PORT)]
-    metrics_port: u16,
+    #[command(flatten)]
+    ask: AskArgs,
     /// As JSON.
     #[arg(long, env = "RESPONDER_JSON", value_parser = BoolishValueParser::new())]
     json: bool,
@@ -96,11 +94,11 @@ pub(super) struct WhyArgs {
 
 impl WhyArgs {
     pub(super) async fn run(self) -> Result<ExitCode> {
-        let Self { address, place, access, rules, metrics_port, json } = self;
+        let Self { address, place, access, rules, ask, json } = self;
         let rules = rules.rules()?;
         let options = why::Options {
             address: address.to_canonical(),
-            metrics_port: (metrics_port != 0).then_some(metrics_port),
+            metrics_port: ask.port(),
             json,
             place: Where {
                 access: access.access(),

@@ -7,7 +7,7 @@ use clap::{Args, builder::BoolishValueParser};
 
 use super::{
     PlaceArgs,
-    cluster::{AccessArgs, RulesArgs},
+    cluster::{AccessArgs, AskArgs, RulesArgs},
     time,
 };
 use crate::{
@@ -28,8 +28,8 @@ Examples:
   responder status --json | jq '.vips[] | select(.state != \"answering\")'
   responder status --json | jq '.cluster.sessions[] | {node, life, fitness}'
 
-Where addresses are shown that agents refuse, or the other way round: --load-balancer-class, --external-ips and
---ip-ranges must be those of the agents; on a node they are taken from its agent.";
+What is announced and refused (--load-balancer-class, --external-ips, --ip-ranges, default gateways) is on a node what its
+agent says, elsewhere what some agent in the cluster tells, by its metrics address, if it can be asked.";
 
 pub(super) const DRAIN_EXAMPLES: &str = "\
 Examples:
@@ -103,11 +103,13 @@ pub(super) struct StatusArgs {
     access: AccessArgs,
     #[command(flatten)]
     rules: RulesArgs,
+    #[command(flatten)]
+    ask: AskArgs,
 }
 
 impl StatusArgs {
     pub(super) async fn run(self) -> Result<ExitCode> {
-        let Self { place, json, local, cluster, vips, access, rules } = self;
+        let Self { place, json, local, cluster, vips, access, rules, ask } = self;
         let shown = match vips.as_deref() {
             None => Shown::Silent,
             Some("all") => Shown::All,
@@ -120,7 +122,8 @@ impl StatusArgs {
             node: std::env::var("RESPONDER_NODE_NAME").ok(),
             rules: (rules != Rules::default()).then_some(rules),
         };
-        let options = status::Options { local, cluster, json, shown, place: place_in_cluster };
+        let metrics_port = ask.port();
+        let options = status::Options { local, cluster, json, shown, metrics_port, place: place_in_cluster };
         status::run(&place.bpffs, &place.run_dir, options).await
     }
 }

@@ -29,6 +29,7 @@ pub struct Maps {
     limit: PerCpuArray<MapData, EventLimit>,
     slots: SharedSlots,
     fence: SharedFence,
+    fence_id: u32,
 }
 
 /// A VIP's entry, of either family.
@@ -85,6 +86,8 @@ impl Maps {
             Ok(data)
         };
         let share = |name: &'static str| move |source: io::Error| DatapathError::Share { name, source };
+        let fence = shared(FENCE)?;
+        let info = fence.info().map_err(|source| DatapathError::Map { name: FENCE, source })?;
         Ok(Self {
             vips4: typed(pins, VIPS4)?,
             vips6: typed(pins, VIPS6)?,
@@ -93,7 +96,8 @@ impl Maps {
             egress: typed(pins, EGRESS)?,
             limit: typed(pins, EVENT_LIMIT)?,
             slots: SharedSlots::map(shared(SLOTS)?.fd(), MAX_SLOTS).map_err(share(SLOTS))?,
-            fence: SharedFence::map(shared(FENCE)?.fd()).map_err(share(FENCE))?,
+            fence: SharedFence::map(fence.fd()).map_err(share(FENCE))?,
+            fence_id: info.id(),
         })
     }
 
@@ -106,6 +110,12 @@ impl Maps {
     #[must_use]
     pub fn fence(&self) -> Fence {
         self.fence.load()
+    }
+
+    /// The kernel's id of the map `FENCE`: the same on the whole host, by whatever path the map was opened.
+    #[must_use]
+    pub fn fence_id(&self) -> u32 {
+        self.fence_id
     }
 
     /// Writes whose the maps are. Only while nothing is answered.

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use anyhow::Result;
 use responder_common::layout::VIPS4;
-use responder_leadership::id::NodeName;
 
 use super::{
     Options, ask,
-    facts::{ClusterFacts, Facts, HostState, Look, RulesFrom},
+    facts::{ClusterFacts, Facts, HostState, Look},
+    rules::rules,
 };
 use crate::{
     control::{self, AgentStatus},
@@ -17,9 +17,6 @@ use crate::{
     overview::{self, ClusterView},
     status,
 };
-
-/// Agents asked for their rules, one after the other, until one answers.
-const ASKED: usize = 3;
 
 /// Looks. `None`: there is nothing to look at.
 pub(super) async fn facts(bpffs: &Path, run_dir: &Path, options: &Options) -> Result<Option<Facts>> {
@@ -36,7 +33,7 @@ pub(super) async fn facts(bpffs: &Path, run_dir: &Path, options: &Options) -> Re
     if in_cluster {
         let mut operator = Operator::connect(&options.place, leadership, Prefer::Agents).await?;
         let told_here = leadership.map(|leadership| leadership.node.clone());
-        let rules = rules(&mut operator, options, told_here).await;
+        let rules = rules(&mut operator, &options.place, options.metrics_port, told_here).await;
         let (objects, view) = operator.look_closely().await;
         facts.holder = holder(&operator, options, &objects, &view, facts.here.as_ref()).await;
         facts.cluster = Some(ClusterFacts { objects, view, rules });
@@ -52,36 +49,7 @@ fn this_host(bpffs: &Path, agent: Option<AgentStatus>) -> Result<Option<HostStat
     let Some(pins) = Pins::existing(bpffs)?.filter(|pins| pins.map(VIPS4).exists()) else {
         return Ok(None);
     };
-    // One with other pins may be the one that listens there.
-    let agent = agent.filter(|agent| agent.bpffs == pins.root());
     Ok(Some(status::collect(&pins, agent)?.into()))
-}
-
-/// Where the rules come from, which are then the operator's.
-async fn rules(operator: &mut Operator, options: &Options, told_here: Option<NodeName>) -> RulesFrom {
-    if options.place.rules.is_some() {
-        return RulesFrom::Arguments;
-    }
-    if let Some(node) = told_here {
-        return RulesFrom::Agent(node);
-    }
-    let (Some(port), Ok(view)) = (options.metrics_port, operator.glance().await) else {
-        return RulesFrom::Default;
-    };
-    let nodes = crate::cluster::read::nodes(&operator.client).await.unwrap_or_default();
-    let mut sessions: Vec<_> = view.sessions.iter().filter(|session| session.renewed_ms.is_some()).collect();
-    // Those that live, as far as the clocks say.
-    sessions.sort_by_key(|session| session.renewed_ms);
-    for session in sessions.into_iter().take(ASKED) {
-        let Ok(state) = ask::state(operator, &nodes, &session.node, port).await else {
-            continue;
-        };
-        if let Some(leadership) = state.agent.and_then(|agent| agent.leadership) {
-            operator.follow_rules(&leadership);
-            return RulesFrom::Agent(leadership.node);
-        }
-    }
-    RulesFrom::Default
 }
 
 /// The node that should answer, if it is not this one.

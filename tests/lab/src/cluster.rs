@@ -47,6 +47,7 @@ mod node;
 mod objects;
 mod pki;
 mod power;
+mod secret;
 mod server;
 
 use std::{
@@ -349,13 +350,14 @@ impl Cluster {
     }
 
     /// Opens a way to the API server from outside of all namespaces, as long as the process is there. Returns the
-    /// administrator's kubeconfig for it, too.
+    /// administrator's kubeconfig for it, too, which only root can read, or this person (user and group id). Once for each
+    /// cluster.
     ///
     /// # Errors
     ///
     /// If this package's program is not built.
-    pub fn open_outside(&self) -> Result<(Process, PathBuf)> {
-        self.control.open_outside()
+    pub fn open_outside(&self, person: Option<(u32, u32)>) -> Result<(Process, PathBuf)> {
+        self.control.open_outside(&self.lab.dir().join("outside"), person)
     }
 
     /// Leaves everything as it is when this process ends. See [`Lab::keep`].

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
 
+#[path = "cluster/outside.rs"]
+mod outside;
+
 use std::{
     fs,
     net::{IpAddr, SocketAddr},
@@ -310,22 +313,6 @@ fn kube_proxy_forwards() {
     // TCP has waited.
     assert_eq!((seen.lost(), seen.connections, seen.errors.len()), (0, 1, 0), "{:?}", seen.errors);
     assert!(seen.longest_gap() >= BRIEF);
-}
-
-#[test]
-fn the_api_server_is_reached_from_outside() {
-    if !cluster_or_skip("the_api_server_is_reached_from_outside") {
-        return;
-    }
-    let (mut relay, kubeconfig) = SHARED.open_outside().unwrap();
-    let ask = || {
-        let mut kubectl = Command::new(SHARED.kubectl_path());
-        kubectl.arg("--kubeconfig").arg(&kubeconfig).args(["get", "nodes", "-o", "name"]).output().unwrap()
-    };
-    let output = ask();
-    assert!(String::from_utf8_lossy(&output.stdout).contains("node/n1"), "{output:?}");
-    relay.kill().unwrap();
-    assert!(!ask().status.success());
 }
 
 /// Processes whose command line has `text` in it.

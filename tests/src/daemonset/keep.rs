@@ -15,7 +15,7 @@ impl Installation {
     /// If it was not prepared to be kept.
     pub fn keep(&self) -> Result<String> {
         let tools = self.tools()?;
-        let (relay, kubeconfig) = self.cluster.open_outside()?;
+        let (relay, kubeconfig) = self.cluster.open_outside(person())?;
         self.cluster.keep()?;
         drop(relay); // which stays, too
         let sudo = if env::var_os("SUDO_USER").is_some() { "sudo " } else { "" };
@@ -57,6 +57,18 @@ impl Installation {
         self.cluster.management().spawn(command)?.finish(SETTLED)
     }
 
+    /// What `responder status --json` says as root on a node, outside of its pods.
+    ///
+    /// # Errors
+    ///
+    /// If it fails, or prints no JSON.
+    pub fn status_on(&self, node: &str) -> Result<serde_json::Value> {
+        let mut command = Command::new(paths::responder()?.canonicalize()?);
+        command.args(["status", "--json"]);
+        let output = self.cluster.node(node).spawn(command)?.finish(SETTLED)?.ok()?;
+        serde_json::from_str(&output.stdout).with_context(|| format!("status printed {:?}", output.stdout))
+    }
+
     /// A directory with kubectl and its plugin.
     fn tools(&self) -> Result<PathBuf> {
         let dir = self.cluster.dir().join("bin");
@@ -67,4 +79,10 @@ impl Installation {
         }
         Ok(dir)
     }
+}
+
+/// Who called sudo: user and group id.
+fn person() -> Option<(u32, u32)> {
+    let id = |name| env::var(name).ok()?.parse().ok();
+    id("SUDO_UID").zip(id("SUDO_GID"))
 }

@@ -94,6 +94,11 @@ fn install(site: &mut Installation) -> Result<String> {
     for vip in vips() {
         site.fetch(vip)?;
     }
+    for node in site.names() {
+        let seen = site.status_on(&node)?;
+        let told = seen["agent"]["leadership"]["node"].as_str();
+        ensure!(told == Some(node.as_str()), "`responder status` on {node} finds no agent: {seen:#}");
+    }
     Ok(format!(
         "answered {:.1} s after kubectl apply; web servers reached by every VIP",
         answered.as_secs_f64()

@@ -16,7 +16,7 @@ use responder_tests::{
     commands::Desk,
     daemonset::{Installation, vips},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     runner::{Runner, must},
@@ -27,6 +27,8 @@ use super::{
 const SOON: Duration = Duration::from_secs(90);
 /// What documents call `VIP`, and name in examples.
 const EXAMPLE: &str = "192.0.2.10";
+/// The router's address.
+const GATEWAY: &str = "192.0.2.102";
 /// What documents call `NODE`.
 const NODE: &str = "n2";
 /// What the neighbours' programs are.
@@ -57,11 +59,30 @@ fn documented_commands_in_a_cluster() {
         let agent = trouble(&site);
         runner.desk.word("AGENT", &agent.name);
         runner.stage(Stage::Look, &nothing);
+        refused_by_all(&site);
         runner.stage(Stage::Move, &|| must(site.settle(&[]), "after a move"));
         runner.stage(Stage::Remove, &nothing);
         runner.stage(Stage::Outside, &nothing);
     }
     runner.finish();
+}
+
+/// From outside of the nodes, too, an address that agents refuse is shown as that, like `why` has it.
+fn refused_by_all(site: &Installation) {
+    let status = |arguments: &[&str]| {
+        let output = must(site.responder(&[&["status"], arguments].concat()), "status");
+        must(output.ok(), "status").stdout
+    };
+    let seen: Value = serde_json::from_str(&status(&["--json"])).unwrap();
+    let cluster = &seen["cluster"];
+    let any = |list: &str, key: &str| cluster[list].as_array().unwrap().iter().any(|of| of[key] == GATEWAY);
+    assert!(any("refused", "address") && !any("vips", "vip"), "{cluster:#}");
+    assert_eq!(cluster["problems"], json!([]));
+    let why = must(site.responder(&["why", GATEWAY]), "why");
+    assert!(why.stdout.contains("the address of a default gateway"), "{why:?}");
+    // Where none can be asked, that is said.
+    let text = status(&["--vips", "--metrics-port", "0"]);
+    assert!(text.contains("no agent could be asked what it refuses"), "{text}");
 }
 
 /// The administrator's directory.
@@ -94,8 +115,7 @@ fn prepare(site: &Installation) {
             .vips(&[EXAMPLE.parse().unwrap(), "2001:db8::10".parse().unwrap()])
             .on(&["n1"]),
         Service::new("local").vips(&["192.0.2.20".parse().unwrap()]).local().endpoints(&not_ready),
-        // The router's address.
-        Service::new("greedy").vips(&["192.0.2.102".parse().unwrap()]).on(&["n1"]),
+        Service::new("greedy").vips(&[GATEWAY.parse().unwrap()]).on(&["n1"]),
     ];
     must(site.cluster.services(&services), "the Services");
     let kinds = [("PodMonitor", "podmonitors"), ("PrometheusRule", "prometheusrules")];

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -14,13 +13,14 @@ use serde_json::json;
 
 use super::{
     Cluster, binaries,
-    control::{ADDRESS, Control, PORT, Parts, kubelet_token},
+    control::{ADDRESS, Control, PORT, Parts},
     delay::{self, Relay},
     disk,
     kube_proxy::KubeProxies,
     kubelet::Kubelets,
     machine::Machine,
     node::ClusterNode,
+    secret,
 };
 use crate::{cgroup::Cgroup, lab::Lab, ns::NetNs, paths};
 
@@ -171,7 +171,7 @@ impl ClusterBuilder {
         let port = if self.delays { delay::FIRST_PORT + u16::from(number) - 1 } else { PORT };
         let (mut disk, mut cgroup) = (None, None);
         if self.images.is_some() {
-            fs::write(&token, kubelet_token(name))?;
+            secret::write(&token, control.kubelet_token(name))?;
             disk = Some(disk::create(lab.node(name).dir())?);
             cgroup = Some(Cgroup::create(format!("{}-{name}", lab.name()))?);
         }

@@ -1,6 +1,7 @@
 //! The control plane: etcd, API server and controller manager, in the management network's own namespace.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -13,6 +14,7 @@ use serde_json::json;
 use super::{
     api::Api,
     pki::Pki,
+    secret,
     server::{Probe, Server},
 };
 use crate::{
@@ -29,11 +31,6 @@ pub(super) const PORT: u16 = 6443;
 const SERVICE_RANGES: &str = "10.96.0.0/16,fd00:96::/112";
 /// Addresses of pods.
 pub(super) const POD_RANGES: &str = "10.244.0.0/16,fd00:244::/48";
-/// The administrator's token.
-const ADMIN: &str = "admin-token";
-/// kube-proxy's.
-const PROXY: &str = "proxy-token";
-
 /// What there is besides etcd and the API server.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Parts<'a> {
@@ -55,12 +52,16 @@ pub(super) struct Control {
     dir: PathBuf,
     pub(super) bin: PathBuf,
     pki: Pki,
+    /// The administrator's.
+    token: String,
+    /// Those of the nodes' kubelets.
+    kubelets: BTreeMap<String, String>,
 }
 
 impl Control {
     /// Starts all of it, without waiting. `ns` has the address [`ADDRESS`].
     pub(super) fn spawn(ns: NetNs, dir: &Path, bin: PathBuf, parts: Parts<'_>) -> Result<Self> {
-        fs::create_dir(dir).with_context(|| format!("creating {}", dir.display()))?;
+        secret::directory(dir)?;
         let program = |name: &str| bin.join(name).display().to_string();
         let path = |name: &str| dir.join(name).display().to_string();
         let etcd = Server::new(
@@ -83,11 +84,15 @@ impl Control {
         etcd.spawn()?;
         let pki = Pki::create(dir, &[ADDRESS, "10.96.0.1", "127.0.0.1"])?;
         let with_nodes = !parts.kubelets.is_empty();
-        let mut tokens = format!("{ADMIN},admin,1,system:masters\n{PROXY},system:kube-proxy,2,\n");
+        let (token, proxy) = (secret::token()?, secret::token()?);
+        let mut tokens = format!("{token},admin,1,system:masters\n{proxy},system:kube-proxy,2,\n");
+        let mut kubelets = BTreeMap::new();
         for name in parts.kubelets {
-            writeln!(tokens, "{},system:node:{name},{name},system:nodes", kubelet_token(name))?;
+            let token = secret::token()?;
+            writeln!(tokens, "{token},system:node:{name},{name},system:nodes")?;
+            kubelets.insert(name.clone(), token);
         }
-        fs::write(dir.join("tokens.csv"), tokens)?;
+        secret::write(&dir.join("tokens.csv"), &tokens)?;
         fs::write(dir.join("audit.yaml"), audit_policy().to_string())?;
         let admin = dir.join("admin.kubeconfig");
         let socket = dir.join("api.sock");
@@ -143,9 +148,11 @@ impl Control {
             dir: dir.to_owned(),
             bin,
             pki,
+            token,
+            kubelets,
         };
-        control.kubeconfig("admin.kubeconfig", PORT, &json!({ "token": ADMIN }))?;
-        control.kubeconfig("proxy.kubeconfig", PORT, &json!({ "token": PROXY }))?;
+        control.kubeconfig("admin.kubeconfig", PORT, &json!({ "token": control.token }))?;
+        control.kubeconfig("proxy.kubeconfig", PORT, &json!({ "token": proxy }))?;
         control._proxy.spawn()?;
         Ok(control)
     }
@@ -176,45 +183,51 @@ impl Control {
     }
 
     /// Starts what passes connections on that are made outside of all namespaces, and writes an administrator's
-    /// kubeconfig for that way.
-    pub(super) fn open_outside(&self) -> Result<(Process, PathBuf)> {
+    /// kubeconfig for that way into `dir`, which is made and belongs to root or to this person.
+    pub(super) fn open_outside(&self, dir: &Path, person: Option<(u32, u32)>) -> Result<(Process, PathBuf)> {
         let mut command = Command::new(paths::lab()?);
         let outside = format!("/proc/{}/ns/net", process::id());
         command.args(["relay", &outside, &format!("{ADDRESS}:{PORT}")]);
         let mut relay = self.ns.spawn(command)?;
         let said = relay.wait_line(COMMAND_DEADLINE, |line| line.starts_with("port "))?;
         let port = said.trim_start_matches("port ");
-        let user = json!({ "token": ADMIN });
-        Ok((relay, self.write("outside.kubeconfig", &format!("127.0.0.1:{port}"), &user)?))
+        secret::directory(dir)?;
+        let (ca, path) = (dir.join("ca.crt"), dir.join("kubeconfig"));
+        fs::copy(&self.pki.ca, &ca).with_context(|| format!("writing {}", ca.display()))?;
+        write(&path, &ca, &format!("127.0.0.1:{port}"), &json!({ "token": self.token }))?;
+        if let Some(person) = person {
+            secret::give(dir, person)?;
+        }
+        Ok((relay, path))
+    }
+
+    /// The token of a node's kubelet; empty for a node without one.
+    pub(super) fn kubelet_token(&self, node: &str) -> &str {
+        self.kubelets.get(node).map_or("", String::as_str)
     }
 
     /// Writes a kubeconfig for a user with these credentials, who finds the API server at `port`.
     pub(super) fn kubeconfig(&self, name: &str, port: u16, user: &serde_json::Value) -> Result<PathBuf> {
-        self.write(name, &format!("{ADDRESS}:{port}"), user)
-    }
-
-    fn write(&self, name: &str, server: &str, user: &serde_json::Value) -> Result<PathBuf> {
-        let config = json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{ "name": "lab", "cluster": {
-                "server": format!("https://{server}"),
-                "certificate-authority": self.pki.ca,
-            }}],
-            "users": [{ "name": "user", "user": user }],
-            "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": "user" } }],
-            "current-context": "lab",
-        });
         let path = self.dir.join(name);
-        // JSON is YAML.
-        fs::write(&path, config.to_string()).with_context(|| format!("writing {}", path.display()))?;
+        write(&path, &self.pki.ca, &format!("{ADDRESS}:{port}"), user)?;
         Ok(path)
     }
 }
 
-/// The token of a node's kubelet.
-pub(super) fn kubelet_token(node: &str) -> String {
-    format!("{node}-token")
+fn write(path: &Path, ca: &Path, server: &str, user: &serde_json::Value) -> Result<()> {
+    let config = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{ "name": "lab", "cluster": {
+            "server": format!("https://{server}"),
+            "certificate-authority": ca,
+        }}],
+        "users": [{ "name": "user", "user": user }],
+        "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": "user" } }],
+        "current-context": "lab",
+    });
+    // JSON is YAML.
+    secret::write(path, &config.to_string())
 }
 
 fn scheduler(ns: &NetNs, bin: &Path, admin: &Path) -> Server {

@@ -9,6 +9,7 @@ use super::{
     Cluster,
     agent::NAMESPACE,
     node::{ClusterNode, management_v6, pod_v4, pod_v6},
+    secret,
 };
 
 /// The port at which endpoints listen.
@@ -307,7 +308,7 @@ impl Cluster {
         let token = answer["status"]["token"].as_str().context("an answer without a token")?;
         // In one step, as the kubelet does it.
         let new = node.token.with_extension("new");
-        std::fs::write(&new, token)?;
+        secret::write(&new, token)?;
         std::fs::rename(&new, &node.token).with_context(|| format!("writing {}", node.token.display()))
     }
 
