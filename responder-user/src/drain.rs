@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, process::ExitCode, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api,
@@ -42,6 +42,17 @@ pub struct Options {
 /// If the node is not there, or a right is missing.
 pub async fn run(operator: &Operator, options: Options) -> Result<ExitCode> {
     let node = &operator.this_node;
+    if !options.undo
+        && options.wait.is_some()
+        && let Ok(view) = operator.glance().await
+        && view.claim_count.is_none()
+    {
+        let problem = view.problems.first().map_or("its number of claims is not known", String::as_str);
+        bail!(
+            "{node} is not drained, because it would not be known when it holds nothing: {problem}. --no-wait drains it all \
+             the same"
+        );
+    }
     let was_drained = mark(operator, !options.undo).await?;
     if options.undo {
         return undone(node, was_drained);

@@ -78,7 +78,7 @@ fn a_sound_cluster_has_no_findings_and_each_defect_has_one() {
         "reads of a Lease took",
         "no other is known to this cluster",
         "each of 5 is in a prefix of some node",
-        "5 addresses probed for by ARP and Neighbor Discovery: nobody else has them",
+        "5 addresses probed for by ARP and Neighbor Discovery: no more than one station answers for each",
         "no VRRP (keepalived) was heard within 1s",
         "has no ConfigMap in kube-system",
     ] {

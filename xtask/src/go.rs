@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use ebpf_build::cache_dir;
 
 use crate::{
+    kept::remove_abandoned,
     step::say,
     tools::{self, Consent, on_path, run},
 };
@@ -62,7 +63,7 @@ pub(crate) fn ensure(consent: Consent) -> Result<Go> {
     let prefix = "go-installing-";
     let temporary = place.with_file_name(format!("{prefix}{}", process::id()));
     consent.obtain("Go (70 MB, into the tool cache)", &format!("  {}", tools::shown(&install(&place))))?;
-    tools::remove_abandoned(&cache_dir()?, prefix);
+    remove_abandoned(&cache_dir()?, prefix);
     let installed = run(&mut install(&temporary)).and_then(|()| {
         if place.exists() {
             // It did not run.

@@ -1,20 +1,20 @@
 //! A real control plane for the tests: built once from its Go modules, and kept.
 
 use std::{
-    env, fs,
-    io::{BufRead as _, BufReader, ErrorKind},
+    env,
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{self, Command, ExitCode, Stdio},
+    process::{Command, ExitCode, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
-use ebpf_build::cache_dir;
 
 use crate::{
     build::workspace,
     go::{self, Go},
+    kept::kept,
     step::{say, step},
-    tools::{self, Consent, on_path, remove_abandoned},
+    tools::{self, Consent, on_path},
 };
 
 /// The environment variable in which tests find the programs' directory; whoever sets it has built them.
@@ -72,33 +72,14 @@ pub(crate) fn ensure(consent: Consent) -> Result<PathBuf> {
         };
     }
     let kubernetes = KUBERNETES.join(".");
-    let (cache, name) = (cache_dir()?, format!("kubernetes-{kubernetes}-etcd-{ETCD}-nodes"));
-    let place = cache.join(&name);
-    // It gets its name when it is complete.
-    if place.is_dir() {
-        return Ok(place);
-    }
-    let go = go::ensure(consent)?;
-    say(format!("{go} builds Kubernetes {kubernetes} and etcd {ETCD}, once: 6 minutes on two cores"));
-    let unfinished = format!("{name}-building-");
-    remove_abandoned(&cache, &unfinished);
-    let temporary = cache.join(format!("{unfinished}{}", process::id()));
-    fs::create_dir_all(&temporary).with_context(|| format!("cannot create {}", temporary.display()))?;
-    let built = PROGRAMS
-        .iter()
-        .try_for_each(|(program, package)| step(program, || build(&go, package, &temporary.join(program))));
-    let renamed = built.and_then(|()| match fs::rename(&temporary, &place) {
-        // Somebody else was faster.
-        Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {
-            Ok(())
+    kept(&format!("kubernetes-{kubernetes}-etcd-{ETCD}-nodes"), |place| {
+        let go = go::ensure(consent)?;
+        say(format!("{go} builds Kubernetes {kubernetes} and etcd {ETCD}, once: 6 minutes on two cores"));
+        for (program, package) in PROGRAMS {
+            step(program, || build(&go, package, &place.join(program)))?;
         }
-        other => other.with_context(|| format!("cannot create {}", place.display())),
-    });
-    if temporary.exists() {
-        fs::remove_dir_all(&temporary).with_context(|| format!("cannot remove {}", temporary.display()))?;
-    }
-    renamed?;
-    Ok(place)
+        Ok(place.to_owned())
+    })
 }
 
 /// Installs what runs the pods of real nodes, unless it is there, whoever has put it there.
@@ -157,6 +138,8 @@ fn build(go: &Go, package: &str, out: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

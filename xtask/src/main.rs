@@ -8,6 +8,7 @@ mod ebpf;
 mod faults;
 mod go;
 mod image;
+mod kept;
 mod kubernetes;
 mod leftovers;
 mod lint;

@@ -2,19 +2,18 @@
 
 use std::{
     env, fs,
-    io::ErrorKind,
     path::{Path, PathBuf},
-    process::{self, Command, ExitCode},
+    process::{Command, ExitCode},
 };
 
 use anyhow::{Context as _, Result, bail};
-use ebpf_build::cache_dir;
 
 use crate::{
     build::workspace,
     go::{self, Go},
+    kept::kept,
     step::{say, step},
-    tools::{self, Consent, remove_abandoned},
+    tools::{self, Consent},
 };
 
 /// The environment variable in which tests find the directory; whoever sets it has built what is in it.
@@ -58,33 +57,15 @@ pub(crate) fn ensure(consent: Consent) -> Result<PathBuf> {
             Some(program) => bail!("{VARIABLE}={} has no {program}", set.display()),
         };
     }
-    let (cache, name) = (cache_dir()?, format!("metallb-{VERSION}"));
-    let place = cache.join(&name);
-    // It gets its name when it is complete.
-    if place.is_dir() {
-        return Ok(place);
-    }
-    let go = go::ensure(consent)?;
-    say(format!("{go} builds MetalLB {VERSION}, once: three minutes on two cores"));
-    let unfinished = format!("{name}-building-");
-    remove_abandoned(&cache, &unfinished);
-    let temporary = cache.join(format!("{unfinished}{}", process::id()));
-    fs::create_dir_all(&temporary).with_context(|| format!("cannot create {}", temporary.display()))?;
-    let built = PROGRAMS
-        .iter()
-        .try_for_each(|program| step(program, || build(&go, program, &temporary.join(program))))
-        .and_then(|()| manifest(&go, &temporary.join("metallb.yaml")));
-    let renamed = built.and_then(|()| match fs::rename(&temporary, &place) {
-        // Somebody else was faster.
-        Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {
-            Ok(())
+    kept(&format!("metallb-{VERSION}"), |place| {
+        let go = go::ensure(consent)?;
+        say(format!("{go} builds MetalLB {VERSION}, once: three minutes on two cores"));
+        for program in PROGRAMS {
+            step(program, || build(&go, program, &place.join(program)))?;
         }
-        other => other.with_context(|| format!("cannot create {}", place.display())),
-    });
-    if temporary.exists() {
-        fs::remove_dir_all(&temporary).with_context(|| format!("cannot remove {}", temporary.display()))?;
-    }
-    renamed.map(|()| place)
+        manifest(&go, &place.join("metallb.yaml"))?;
+        Ok(place.to_owned())
+    })
 }
 
 fn go_command(go: &Go) -> Command {

@@ -12,13 +12,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use ebpf_build::cache_dir;
 
 use crate::{
     build::workspace,
     go::{self, Go},
+    kept::kept,
     step::{say, step},
-    tools::{Consent, remove_abandoned, run as execute},
+    tools::{Consent, run as execute},
 };
 
 /// A program of Prometheus', and the environment variable in which it can be named; whoever sets that has built it.
@@ -79,23 +79,13 @@ pub(crate) fn ensure(Program { name, variable }: Program, consent: Consent) -> R
             false => bail!("{variable}: there is no {}", path.display()),
         };
     }
-    let cache = cache_dir()?;
-    let path = cache.join(format!("{name}-{VERSION}"));
-    if path.is_file() {
-        return Ok(path);
-    }
-    let go = go::ensure(consent)?;
-    say(format!("{go} builds {name} {VERSION}, once: two minutes on two cores"));
-    let unfinished = format!("{name}-building-");
-    remove_abandoned(&cache, &unfinished);
-    let temporary = cache.join(format!("{unfinished}{}", process::id()));
-    fs::create_dir_all(&temporary).with_context(|| format!("cannot create {}", temporary.display()))?;
-    let built = build(&go, name, &temporary.join(name)).and_then(|()| {
-        // Whole, or not there.
-        fs::rename(temporary.join(name), &path).with_context(|| format!("cannot create {}", path.display()))
-    });
-    fs::remove_dir_all(&temporary).with_context(|| format!("cannot remove {}", temporary.display()))?;
-    built.map(|()| path)
+    kept(&format!("{name}-{VERSION}"), |place| {
+        let go = go::ensure(consent)?;
+        say(format!("{go} builds {name} {VERSION}, once: two minutes on two cores"));
+        let program = place.join(name);
+        build(&go, name, &program)?;
+        Ok(program)
+    })
 }
 
 fn build(go: &Go, name: &str, out: &Path) -> Result<()> {

@@ -199,34 +199,3 @@ fn download_and_unpack(package: &str, place: &Path) -> Result<()> {
     let deb = deb.with_context(|| format!("`apt-get download {package}` left no package"))?;
     run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(place.join("unpacked")))
 }
-
-/// Removes what killed processes have left in the tool cache: directories named `prefix` and their pid.
-pub(crate) fn remove_abandoned(cache: &Path, prefix: &str) {
-    for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(prefix));
-        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            // Should that fail, it is in nobody's way.
-            fs::remove_dir_all(entry.path()).ok();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn abandoned_builds_go() {
-        let cache = env::temp_dir().join(format!("rsp-{}-abandoned", process::id()));
-        let mut dead = Command::new("true").spawn().unwrap();
-        dead.wait().unwrap();
-        let dirs =
-            [format!("k-building-{}", dead.id()), format!("k-building-{}", process::id()), "k".to_owned()];
-        dirs.iter().for_each(|dir| fs::create_dir_all(cache.join(dir)).unwrap());
-        remove_abandoned(&cache, "k-building-");
-        let left = dirs.map(|dir| cache.join(dir).exists());
-        fs::remove_dir_all(&cache).unwrap();
-        assert_eq!(left, [false, true, true]);
-    }
-}

@@ -25,7 +25,8 @@ Examples:
   responder check --cluster --lease-duration 1s --json | jq '.[] | select(.verdict != \"ok\")'
 
 --cluster changes nothing. It needs to read what agents read; what it may not read it says. On a node, as root, it also
-listens for VRRP and probes for the addresses by ARP (RFC 5227) and Neighbor Discovery, so that no cache changes.";
+listens for VRRP and probes for the addresses by ARP (RFC 5227) and Neighbor Discovery; neighbours may learn this host's own
+link-local address by it, and nothing else.";
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {

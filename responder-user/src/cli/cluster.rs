@@ -3,7 +3,7 @@
 use std::{num::NonZeroU16, path::PathBuf, time::Duration};
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, builder::BoolishValueParser};
 use glob::Pattern;
 use ipnet::IpNet;
 use responder_leadership::{id::NodeName, settings::Times};
@@ -42,7 +42,7 @@ pub(super) struct RulesArgs {
     load_balancer_class: Option<String>,
     /// Announce the externalIPs of Services, too. Whoever may write a Service may then have any address of
     /// --ip-ranges announced.
-    #[arg(long, env = "RESPONDER_EXTERNAL_IPS")]
+    #[arg(long, env = "RESPONDER_EXTERNAL_IPS", value_parser = BoolishValueParser::new())]
     external_ips: bool,
     /// Addresses that may be announced at all, as prefixes. The default is all; nodes' addresses, default gateways
     /// and the API server's are refused always.
@@ -110,7 +110,7 @@ pub(super) struct ClusterArgs {
     #[command(flatten)]
     rules: RulesArgs,
     /// Announce addresses that no prefix of this node's interfaces covers, too.
-    #[arg(long, env = "RESPONDER_ANY_SUBNET")]
+    #[arg(long, env = "RESPONDER_ANY_SUBNET", value_parser = BoolishValueParser::new())]
     any_subnet: bool,
     /// Interfaces to announce on (names or patterns); by default that of the default route, and for each address
     /// those whose prefix covers it.

@@ -42,7 +42,7 @@ pub struct Prepared {
     ebpf: Ebpf,
     xdp: &'static str,
     options: LoadOptions,
-    /// Kernel ids of the maps that the programs use, in the order of [`MAPS`].
+    /// Kernel ids of the maps that were pinned before the programs were loaded, in the order of [`MAPS`].
     maps: Vec<u32>,
 }
 
@@ -53,14 +53,15 @@ impl Prepared {
     ///
     /// If the kernel refuses, or a pinned map has a shape that this program does not know.
     pub fn beside(pins: &Pins, options: LoadOptions) -> Result<Option<Self>, DatapathError> {
-        let all_there = || MAPS.iter().all(|name| pins.map(name).exists());
-        if !all_there() {
+        // Before loading: if others are pinned afterwards, those are not what was loaded with.
+        let Ok(maps) = map_ids(pins) else {
             return Ok(None);
-        }
+        };
         match Self::load(pins, options) {
+            Ok(loaded) => Ok(Some(Self { maps, ..loaded })),
             // Somebody has removed them meanwhile.
-            Err(_) if !all_there() => Ok(None),
-            loaded => loaded.map(Some),
+            Err(_) if map_ids(pins).is_err() => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -88,7 +89,7 @@ impl Prepared {
         };
         let tx: &mut SchedClassifier = program(&mut ebpf, EGRESS_PROGRAM)?;
         tx.load().map_err(|source| DatapathError::Program { name: EGRESS_PROGRAM, source })?;
-        Ok(Self { ebpf, xdp, options, maps: map_ids(pins)? })
+        Ok(Self { ebpf, xdp, options, maps: Vec::new() })
     }
 
     /// Whether the pinned maps are still those that the programs use.

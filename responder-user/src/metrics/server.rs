@@ -7,6 +7,7 @@ use std::{
     collections::VecDeque,
     convert::Infallible,
     io,
+    net::IpAddr,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -31,7 +32,8 @@ use tokio::{
 
 use super::{Counts, Options, encode, health::Readiness, snapshot::Snapshots, tls::Tls};
 
-/// Connections at a time. One more ends the oldest: whoever holds many must not keep the probes out.
+/// Connections at a time, of this host itself and of others each. One more ends the oldest: whoever holds many must not keep
+/// the others out, and nobody from outside the kubelet's probes, which come from the node's own address.
 const CONNECTIONS: usize = 32;
 /// For a connection, from its beginning to the last byte of its one answer.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -88,15 +90,23 @@ pub(crate) fn start(options: Options, snapshots: Snapshots, counts: Arc<Counts>)
 
 async fn run(server: Arc<Server>) {
     if let Some(listener) = listen(&server.options).await {
-        serve(listener, server).await;
+        serve(listener, server, is_own).await;
     }
 }
 
-async fn serve(listener: TcpListener, server: Arc<Server>) {
-    let mut connections: VecDeque<AbortHandle> = VecDeque::new();
+/// Whether a connection comes from this host, by the addresses of its two ends.
+fn is_own(peer: IpAddr, local: IpAddr) -> bool {
+    let (peer, local) = (peer.to_canonical(), local.to_canonical());
+    peer.is_loopback() || peer == local
+}
+
+async fn serve(listener: TcpListener, server: Arc<Server>, is_own: fn(IpAddr, IpAddr) -> bool) {
+    let [mut own, mut others]: [VecDeque<AbortHandle>; 2] = Default::default();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
+                let is_own = stream.local_addr().is_ok_and(|local| is_own(peer.ip(), local.ip()));
+                let connections = if is_own { &mut own } else { &mut others };
                 connections.retain(|connection| !connection.is_finished());
                 if connections.len() >= CONNECTIONS
                     && let Some(oldest) = connections.pop_front()

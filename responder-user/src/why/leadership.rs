@@ -41,7 +41,9 @@ fn group<'a>(steps: &mut Steps, cluster: &'a ClusterFacts, address: IpAddr) -> O
         // Without its record no agent announces anything.
         let (verdict, text) = match view.problems.iter().find(|problem| problem.contains("/cluster")) {
             Some(problem) if cluster.objects.leases.is_some() => {
-                (Verdict::Bad, format!("The number of groups is not known: {problem}."))
+                // An empty namespace is more likely the wrong one.
+                let verdict = if view.sessions.is_empty() { Verdict::Unknown } else { Verdict::Bad };
+                (verdict, format!("The number of groups is not known: {problem}."))
             }
             Some(_) | None => {
                 (Verdict::Unknown, format!("The Leases cannot be read{}.", because(view, "leases")))

@@ -3,16 +3,16 @@
 use std::{
     fs,
     path::PathBuf,
-    process::{self, Command, Stdio},
+    process::{Command, Stdio},
 };
 
-use anyhow::{Context as _, Result};
-use ebpf_build::cache_dir;
+use anyhow::Result;
 
 use crate::{
     build::workspace,
+    kept::kept,
     step::say,
-    tools::{self, Consent, on_path, remove_abandoned, run},
+    tools::{self, Consent, on_path, run},
 };
 
 /// What is to be installed.
@@ -32,26 +32,16 @@ impl Packages {
     ///
     /// There is no npm and it may not or cannot be installed, or the packages cannot be had.
     pub(super) fn ensure(&self, consent: Consent) -> Result<PathBuf> {
-        let cache = cache_dir()?;
-        let place = cache.join(self.name);
-        // It gets its name when it is complete.
-        if place.is_dir() {
-            return Ok(place);
-        }
-        if on_path("npm").is_none() {
-            tools::install(&["nodejs", "npm"], consent)?;
-        }
-        say(format!("npm installs {}, once", self.what));
-        let unfinished = format!("{}-installing-", self.name);
-        remove_abandoned(&cache, &unfinished);
-        let temporary = cache.join(format!("{unfinished}{}", process::id()));
-        fs::create_dir_all(&temporary).with_context(|| format!("cannot create {}", temporary.display()))?;
-        let source = workspace().join(self.source);
-        let installed = (|| {
-            fs::copy(source.join("package.json"), temporary.join("package.json"))?;
+        kept(self.name, |place| {
+            if on_path("npm").is_none() {
+                tools::install(&["nodejs", "npm"], consent)?;
+            }
+            say(format!("npm installs {}, once", self.what));
+            let source = workspace().join(self.source);
             let is_locked = source.join("package-lock.json").is_file();
-            if is_locked {
-                fs::copy(source.join("package-lock.json"), temporary.join("package-lock.json"))?;
+            let files = ["package.json", "package-lock.json"].into_iter().take(1 + usize::from(is_locked));
+            for file in files {
+                fs::copy(source.join(file), place.join(file))?;
             }
             let mut npm = Command::new("npm");
             npm.arg(if is_locked { "ci" } else { "install" });
@@ -62,13 +52,8 @@ impl Packages {
                 "--no-fund",
                 "--loglevel=error",
             ]);
-            run(npm.current_dir(&temporary).stdin(Stdio::null()))?;
-            fs::rename(&temporary, &place).with_context(|| format!("cannot create {}", place.display()))
-        })();
-        if temporary.exists() {
-            fs::remove_dir_all(&temporary)
-                .with_context(|| format!("cannot remove {}", temporary.display()))?;
-        }
-        installed.map(|()| place)
+            run(npm.current_dir(place).stdin(Stdio::null()))?;
+            Ok(place.to_owned())
+        })
     }
 }

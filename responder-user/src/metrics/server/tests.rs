@@ -2,6 +2,7 @@ use std::path::Path;
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpSocket,
     sync::mpsc,
 };
 
@@ -21,7 +22,8 @@ async fn server() -> (std::net::SocketAddr, mpsc::Receiver<StatusRequest>) {
     let server = Server { options, tls: None, snapshots, counts };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, Arc::new(server)));
+    // All of 127.0.0.0/8 is this host's; here only what comes from the server's own address.
+    tokio::spawn(serve(listener, Arc::new(server), |peer, local| peer == local));
     (address, asked)
 }
 
@@ -75,6 +77,36 @@ async fn clients_that_say_nothing_keep_nobody_out() {
     let mut rest = Vec::new();
     silent[0].read_to_end(&mut rest).await.ok(); // a reset will do
     assert!(rest.is_empty());
+}
+
+/// Others get as many as they like of each other's places, and none of this host's own.
+#[tokio::test]
+async fn others_do_not_end_the_probes() {
+    let (address, asked) = server().await;
+    agent(asked);
+    let mut probe = TcpStream::connect(address).await.unwrap();
+    probe.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
+    let mut flood = Vec::new();
+    for _ in 0..4 * CONNECTIONS {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        flood.push(socket.connect(address).await.unwrap());
+    }
+    let mut rest = Vec::new();
+    flood[0].read_to_end(&mut rest).await.ok(); // given up for a later one
+    probe.write_all(b"Host: a\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    probe.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[test]
+fn what_comes_from_this_host() {
+    let is = |peer: &str, local: &str| is_own(peer.parse().unwrap(), local.parse().unwrap());
+    assert!(is("127.0.0.1", "127.0.0.1") && is("::1", "::1"));
+    assert!(is("::ffff:192.0.2.1", "::ffff:192.0.2.1"), "a kubelet that asks the node's address");
+    assert!(is("::ffff:127.0.0.1", "::ffff:127.0.0.1"));
+    assert!(!is("192.0.2.2", "192.0.2.1") && !is("2001:db8::2", "2001:db8::1"));
 }
 
 #[tokio::test]

@@ -104,9 +104,13 @@ pub(super) fn judge(
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     let (mut fine, mut mute) = (0, Vec::new());
+    let mut faces: BTreeMap<&NodeName, BTreeMap<[u8; 6], IpAddr>> = BTreeMap::new();
     for vip in vips.iter().take(PROBED) {
         let ip = vip.vip;
         let of = answers.get(&ip).cloned().unwrap_or_default();
+        if let (Some(owner), [mac]) = (&vip.owner, of.iter().collect::<Vec<_>>().as_slice()) {
+            faces.entry(owner).or_default().entry(**mac).or_insert(ip);
+        }
         let list = of.iter().map(|mac| Mac::new(*mac).to_string()).collect::<Vec<_>>().join(" and ");
         let way =
             "find it in the switches' tables by its hardware address, or take the address out of the pool";
@@ -131,6 +135,16 @@ pub(super) fn judge(
         };
         findings.extend(bad.map(|text| Finding::new(link, Bad, text)));
     }
+    // A station that answers where the holder cannot be heard.
+    for (owner, faces) in faces.iter().filter(|(_, faces)| faces.len() > 1) {
+        let list: Vec<_> = faces.iter().map(|(mac, ip)| format!("{} for {ip}", Mac::new(*mac))).collect();
+        let text = format!(
+            "addresses of {owner} are answered by different stations: {}. One may be another's; `ip link` on {owner} lists its \
+             own",
+            list.join(", ")
+        );
+        findings.push(Finding::new(link, Limited, text));
+    }
     if !mute.is_empty() {
         let first = mute.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
         let text = format!(
@@ -142,7 +156,9 @@ pub(super) fn judge(
         findings.push(Finding::new(link, Limited, text));
     }
     if fine > 0 {
-        let text = format!("{fine} addresses probed for by ARP and Neighbor Discovery: nobody else has them");
+        let text = format!(
+            "{fine} addresses probed for by ARP and Neighbor Discovery: no more than one station answers for each"
+        );
         findings.push(Finding::new(link, Fine, text));
     }
     if vips.len() > PROBED {
