@@ -200,4 +200,25 @@ mod tests {
         let mute = &judged(&[], Some("n1"), "n2")[0];
         assert!(mute.verdict == Limited && mute.text.contains("responder why 192.0.2.10"), "{mute:?}");
     }
+
+    /// An impostor is not seen twice where the holder cannot be heard; but it has another face than the holder elsewhere.
+    #[test]
+    fn one_holder_with_two_faces_is_told() {
+        let mut view = view(&facts());
+        view.vips.truncate(1);
+        view.vips[0].owner = Some("n1".into());
+        let more: IpAddr = [192, 0, 2, 99].into();
+        view.vips.push(view.vips[0].clone());
+        view.vips[1].vip = more;
+        let vips: Vec<_> = view.vips.iter().collect();
+        let judged = |second: [u8; 6]| {
+            let answers = [(vips[0].vip, [HOLDER].into()), (more, [second].into())].into();
+            judge("eth0", &vips, &answers, Some(&"n2".into()))
+        };
+        assert!(judged(HOLDER).iter().all(|finding| finding.verdict == Fine));
+        let found = judged(OTHER);
+        let told = found.iter().find(|finding| finding.verdict == Limited).unwrap();
+        assert!(told.text.contains("addresses of n1 are answered by different stations"), "{told:?}");
+        assert!(told.text.contains("02:00:00:00:00:ee for 192.0.2.99"), "{told:?}");
+    }
 }
