@@ -144,3 +144,20 @@ fn the_plugin_speaks_of_itself() {
         .to_string();
     assert!(text.contains("  kubectl responder drain --node n1"), "{text}");
 }
+
+/// A variable in a ConfigMap may say 1, yes or on.
+#[test]
+fn every_switch_takes_the_usual_words_from_its_variable() {
+    fn switches(command: &Command) -> Vec<Arg> {
+        let own = command.get_arguments().filter(|argument| {
+            matches!(argument.get_action(), clap::ArgAction::SetTrue) && argument.get_env().is_some()
+        });
+        own.cloned().chain(command.get_subcommands().flat_map(switches)).collect()
+    }
+    let all = switches(&<Cli as clap::CommandFactory>::command());
+    assert!(all.len() > 5, "{} switches", all.len());
+    for switch in all {
+        let words: Vec<_> = switch.get_value_parser().possible_values().into_iter().flatten().collect();
+        assert!(words.iter().any(|word| word.get_name() == "1"), "{}", switch.get_id());
+    }
+}
