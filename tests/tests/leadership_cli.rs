@@ -207,6 +207,11 @@ fn a_node_is_drained_and_the_claims_come_back_only_on_request() {
     let annotation =
         || cluster.requests().get("/api/v1/nodes/n2").unwrap()["metadata"]["annotations"][DRAIN].clone();
 
+    // Where no agents are, nobody can say what it holds.
+    let output = admin(&cluster, &["drain", "--node", "n2", "--namespace", "default"]);
+    assert!(output.code() == Some(1) && output.stderr.contains("n2 is not drained"), "{output:?}");
+    assert!(holders(&view(&cluster)).contains_key("n2"));
+
     let text = admin(&cluster, &["drain", "--node", "n2"]).ok().unwrap().stdout;
     assert!(
         text.contains("n2 is drained (") && text.contains("n2 holds nothing; its claims went to:"),
