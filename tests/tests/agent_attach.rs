@@ -17,8 +17,8 @@ use aya::{
     programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode, links::FdLink, tc::TcAttachOptions},
 };
 use responder_lab::{
-    Agent, Lab, NetNs, Node, StaticFile, Status, XdpSeen, bpftool, paths, reference_program, root_or_skip,
-    tools, wait_until, xdp_on,
+    Agent, Lab, NetNs, Node, StaticFile, Status, XdpSeen, bpftool, kernel, paths, reference_program,
+    root_or_skip, tools, wait_until, xdp_on,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -51,11 +51,12 @@ fn ensure_attached(host: &Node, agent: &Agent, mode: &str, via: &str) -> Result<
     ensure!(seen.mode == mode && link["prog_id"] == seen.id, "{seen:?}, {link}");
     ensure!(status.link("eth0")["prog_id"] == seen.id, "{status:?}");
     let traces = Traces::of(host)?;
-    let (egress, clsact) = if via == "link" { ("tcx", vec![]) } else { ("clsact", vec!["eth0"]) };
+    // Links of the egress program came with 6.6.
+    let tcx = via == "link" && kernel() >= (6, 6);
+    let (egress, clsact) = if tcx { ("tcx", vec![]) } else { ("clsact", vec!["eth0"]) };
     ensure!(link["egress"] == egress, "{link}");
     // Nothing is left of the other way.
-    let (ours, other) =
-        if via == "link" { (&traces.tcx, &traces.filters) } else { (&traces.filters, &traces.tcx) };
+    let (ours, other) = if tcx { (&traces.tcx, &traces.filters) } else { (&traces.filters, &traces.tcx) };
     ensure!(ours.len() == 1 && ours[0].starts_with("responder_tx") && other.is_empty(), "{traces:?}");
     ensure!(traces.clsact == clsact, "{traces:?}");
     let pinned = host.bpffs().join(format!("v2/links/xdp-{}", host.ns().ifindex("eth0")?)).exists();
