@@ -201,7 +201,7 @@ fn values_are_where_they_belong() {
     let reason = "no annotation".to_owned();
     counts.count(&Happening::Leadership { note: Note::BadLease { object: Object::Claim(3), reason } });
     counts.bad_record();
-    counts.count(&Happening::Lapsed { silent_ms: 1500 });
+    counts.count(&Happening::Lapsed { silent_ms: 1500, resumed: true });
     let outcome = responder_leadership::event::Outcome::Conflict;
     let began = std::time::Instant::now().checked_sub(std::time::Duration::from_secs(2)).unwrap();
     counts.renewals().observe(&outcome, began);

@@ -79,6 +79,13 @@ impl Agent {
         }
     }
 
+    /// For how long nothing has been answered because the deadline has passed.
+    fn silent_for(&self) -> Option<Duration> {
+        let answered = self.cluster().is_some_and(|cluster| cluster.answered);
+        let silent = now().checked_sub(Duration::from_nanos(self.maps.fence().deadline_ns))?;
+        (answered && !self.actual.announcing.is_empty()).then_some(silent)
+    }
+
     /// Writes into the maps which session they belong to. Nothing is held yet in a new one.
     fn own_maps(&mut self, incarnation: u64, claims: u64) {
         if let Some(cluster) = self.cluster_mut() {
@@ -92,6 +99,7 @@ impl Agent {
         match effect {
             Effect::Answer(holdings) => {
                 let mut taken = BTreeSet::new();
+                let silent = self.silent_for();
                 if let Some(cluster) = self.cluster_mut() {
                     cluster.adopted = None;
                     let before = cluster.holdings.replace(Arc::clone(&holdings));
@@ -102,6 +110,9 @@ impl Agent {
                 self.plan_and_write();
                 self.say_announcing();
                 self.say_refusals_in(&taken);
+                if let Some(silent) = silent.filter(|_| self.actual.announcing.is_empty()) {
+                    self.tell_lost_in_lapse(silent);
+                }
                 if !self.overdue.is_empty() {
                     self.beat(now()); // sets the deadline to zero
                 }
