@@ -79,13 +79,6 @@ impl Agent {
         }
     }
 
-    /// For how long nothing has been answered because the deadline has passed.
-    fn silent_for(&self) -> Option<Duration> {
-        let answered = self.cluster().is_some_and(|cluster| cluster.answered);
-        let silent = now().checked_sub(Duration::from_nanos(self.maps.fence().deadline_ns))?;
-        (answered && !self.actual.announcing.is_empty()).then_some(silent)
-    }
-
     /// Writes into the maps which session they belong to. Nothing is held yet in a new one.
     fn own_maps(&mut self, incarnation: u64, claims: u64) {
         if let Some(cluster) = self.cluster_mut() {
@@ -99,7 +92,6 @@ impl Agent {
         match effect {
             Effect::Answer(holdings) => {
                 let mut taken = BTreeSet::new();
-                let silent = self.silent_for();
                 if let Some(cluster) = self.cluster_mut() {
                     cluster.adopted = None;
                     let before = cluster.holdings.replace(Arc::clone(&holdings));
@@ -110,9 +102,6 @@ impl Agent {
                 self.plan_and_write();
                 self.say_announcing();
                 self.say_refusals_in(&taken);
-                if let Some(silent) = silent.filter(|_| self.actual.announcing.is_empty()) {
-                    self.tell_lost_in_lapse(silent);
-                }
                 if !self.overdue.is_empty() {
                     self.beat(now()); // sets the deadline to zero
                 }
@@ -127,11 +116,19 @@ impl Agent {
                     if at < deadline {
                         // What has just been gained was not answered before: that is no lapse.
                         answered = std::mem::replace(&mut cluster.answered, answers);
+                    } else if deadline.is_zero() {
+                        // All is given up.
+                        answered = std::mem::take(&mut cluster.answered);
                     }
                 }
-                let lapsed = before < at && at < deadline && answered && answers;
+                let lapsed = before < at && answered && answers;
                 if self.beat(at) && lapsed {
-                    self.tell_lapse(at.saturating_sub(before));
+                    let silent = at.saturating_sub(before);
+                    if deadline.is_zero() {
+                        self.tell_lost_in_lapse(silent);
+                    } else {
+                        self.tell_lapse(silent);
+                    }
                 }
             }
             Effect::DeadlineAtMost(deadline) => {
