@@ -192,12 +192,14 @@ pub async fn run(bpffs: &Path, run_dir: &Path, options: Options) -> Result<ExitC
         return Ok(ExitCode::from(5));
     }
     let mut report = Report { host, cluster: None, cluster_error: None };
+    let mut nothing_read = false;
     if with_cluster {
         match Operator::connect(&place, leadership.as_ref(), Prefer::Agents).await {
             Ok(mut operator) => {
                 let told_here = leadership.map(|leadership| leadership.node);
                 why::rules(&mut operator, &place, metrics_port, told_here).await;
-                let mut view = operator.look().await;
+                let (facts, mut view) = operator.look_closely().await;
+                nothing_read = facts.leases.is_none() && facts.services.is_none();
                 if !operator.knows_gateways() && view.vips.iter().any(|vip| vip.owner.is_some()) {
                     view.problems.push(UNTOLD.to_owned());
                 }
@@ -217,7 +219,8 @@ pub async fn run(bpffs: &Path, run_dir: &Path, options: Options) -> Result<ExitC
         text(&mut out, &report, &shown)
     };
     until_closed(printed)?;
-    Ok(ExitCode::SUCCESS)
+    // What could not be read has been said.
+    Ok(if nothing_read && report.host.is_none() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn text(out: &mut impl io::Write, report: &Report, shown: &Shown) -> io::Result<()> {
