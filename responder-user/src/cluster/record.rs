@@ -181,7 +181,9 @@ pub async fn set_claims(
         Some(record) if record.claims != claims => Ok(Record { claims, request: None, ..record }),
         Some(record) => Ok(record),
         // It has been deleted.
-        None if leases.iter().any(is_agents) => Ok(Record { claims, longest: longest(leases), request: None }),
+        None if leases.iter().any(is_agents) => {
+            Ok(Record { claims, longest: longest(leases), request: None })
+        }
         None => Err(RecordError::Missing { namespace: namespace.to_owned() }),
     });
     changed.await.map(|(record, _)| record)
