@@ -97,6 +97,8 @@ pub struct Options {
     pub mode: WantedMode,
     /// How programs are to be attached.
     pub attach: WantedAttach,
+    /// NICs may be told to leave VLAN tags in received frames.
+    pub set_vlan_offload: bool,
     /// Deadline and suppression.
     pub fence: FencePolicy,
     /// Announcements.
