@@ -70,7 +70,11 @@ pub(crate) fn handle<F: Frame, T: Tables>(frame: &mut F, eth: Eth, ifindex: u32,
     let now_ns = tables.now_ns();
     let is_question = is_request && spa != tpa;
     // What a bridge's port passes is judged on the bridge, and what a backup slave receives, on the active one.
-    let judged = !link.is(LINK_BACKUP) && (!link.is(LINK_FORWARDS) || (is_question && asked.is_some()));
+    let judged = if link.is(LINK_FORWARDS) {
+        asked.is_some_and(|asked| is_question && tables.standing(asked, now_ns) == Standing::Owned)
+    } else {
+        !link.is(LINK_BACKUP)
+    };
     let conflict = match claimed {
         Some(vip) if judged && sha != mac && tables.standing(vip, now_ns) == Standing::Owned => {
             let kind = EventKind::ArpConflict;

@@ -32,7 +32,7 @@ pub(super) fn expect(host: &Host, outer: &Outer<'_>) -> Expected {
     // Claims are reported where the frame ends: a bridge has its own program, and of a bond's slaves one is in use.
     let ends_here = match link.part {
         Part::Whole => true,
-        Part::Bridged => is_question,
+        Part::Bridged => is_question && asked == Some(Standing::Owned),
         Part::Backup => false,
     };
     // RFC 5227 section 2.4: a foreign hardware address with one of our addresses as sender.
