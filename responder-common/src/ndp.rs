@@ -5,7 +5,7 @@ use crate::{
     datapath::{Claim, Known, Tables},
     eth::Eth,
     fence::Standing,
-    layout::{EventKind, LINK_ROUTER, Link, LinkKey, VipKey6},
+    layout::{EventKind, LINK_BACKUP, LINK_FORWARDS, LINK_ROUTER, Link, LinkKey, VipKey6},
     outcome::Outcome,
     wire::{Advertisement, Be16, EthAddrs, Frame, Ip6, Ipv6Header, Mac, NdHeader, NdMessage, NdUnit},
 };
@@ -91,6 +91,12 @@ pub(crate) fn handle<F: Frame, T: Tables>(
         if standing == Standing::Abandoned {
             return Some(Outcome::PassedAbandoned);
         }
+        if link.is(LINK_BACKUP) {
+            return Some(Outcome::BackupPort);
+        }
+        if link.is(LINK_FORWARDS) && standing != Standing::Owned {
+            return Some(Outcome::PassedForwarded);
+        }
         if extended {
             return Some(Outcome::NsExtensionHeader);
         }
@@ -102,8 +108,9 @@ pub(crate) fn handle<F: Frame, T: Tables>(
             Err(outcome) => outcome,
         }
     } else {
-        // Nobody's claim counts while the address is not owned here.
-        if standing != Standing::Owned || eth.stacked {
+        // Nobody's claim counts while the address is not owned here; and what a bridge's port passes is judged on
+        // the bridge, what a backup slave receives, on the active one.
+        if standing != Standing::Owned || eth.stacked || link.is(LINK_BACKUP | LINK_FORWARDS) {
             return Some(not_ours);
         }
         match check(frame, eth, l4, false) {
@@ -303,7 +310,7 @@ fn answer<F: Frame, T: Tables>(
     target: Ip6,
     asker: Option<(Ip6, Mac)>,
 ) -> Outcome {
-    let router = if link.flags & LINK_ROUTER != 0 { FLAG_ROUTER } else { 0 };
+    let router = if link.is(LINK_ROUTER) { FLAG_ROUTER } else { 0 };
     // Answers to a probe are not "solicited", as nobody can be told apart as their receiver (RFC 4861
     // section 7.2.4).
     let (ip_dst, eth_dst, solicited) = match asker {

@@ -58,7 +58,7 @@ fn ensure_attached(host: &Node, agent: &Agent, mode: &str, via: &str) -> Result<
         if via == "link" { (&traces.tcx, &traces.filters) } else { (&traces.filters, &traces.tcx) };
     ensure!(ours.len() == 1 && ours[0].starts_with("responder_tx") && other.is_empty(), "{traces:?}");
     ensure!(traces.clsact == clsact, "{traces:?}");
-    let pinned = host.bpffs().join(format!("v2/links/xdp-{}", host.ns().ifindex("eth0")?)).exists();
+    let pinned = host.bpffs().join(format!("v3/links/xdp-{}", host.ns().ifindex("eth0")?)).exists();
     ensure!(pinned == (via == "link"), "a pinned link: {pinned}");
     Ok(seen.id)
 }

@@ -106,6 +106,7 @@ fn status() -> Status {
         mode: Some("native".to_owned()),
         prog_id: Some(1),
         tcx: true,
+        ports: Vec::new(),
     };
     Status {
         bpffs: "/sys/fs/bpf/responder".into(),

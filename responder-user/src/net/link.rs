@@ -45,7 +45,8 @@ impl NetState {
         (!vlans.is_empty()).then(|| {
             format!(
                 "the NIC takes VLAN tags off before a program sees them, and {list} is on {name}: a question from \
-                 there would be answered for {name}. Turn that off: ethtool -K {name} rxvlan off"
+                 there would be answered for {name}. Turn that off: ethtool -K {name} rxvlan off, or let the agent \
+                 do it: --set-vlan-offload"
             )
         })
     }
@@ -81,6 +82,50 @@ pub struct Link {
     pub loopback: bool,
     /// Frames on it are Ethernet frames.
     pub ethernet: bool,
+    /// What is told of links of its kind.
+    pub detail: Detail,
+    /// A bond's slave that is not in use.
+    pub backup: bool,
+    /// The NIC takes VLAN tags off before a program sees them (`rxvlan`). Asked of links of hardware only.
+    pub strips_tags: bool,
+}
+
+/// What is told of links of certain kinds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Detail {
+    /// Nothing that matters here.
+    #[default]
+    None,
+    /// A VLAN.
+    Vlan {
+        /// Its id.
+        id: u16,
+        /// Its tags are 802.1ad service tags, not 802.1Q ones.
+        service: bool,
+    },
+    /// A bond.
+    Bond {
+        /// How it uses its slaves.
+        mode: BondMode,
+        /// Index of the one slave in use, in the modes that have one.
+        active: Option<u32>,
+    },
+    /// A bridge.
+    Bridge {
+        /// It tells VLANs apart.
+        vlan_filtering: bool,
+        /// It runs the Spanning Tree Protocol.
+        stp: bool,
+    },
+}
+
+/// How a bond uses its slaves, as far as it matters who receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BondMode {
+    /// One at a time receives: active-backup, balance-tlb, balance-alb.
+    One,
+    /// All do that the bond has not set aside: 802.3ad, balance-rr, balance-xor, broadcast.
+    All,
 }
 
 impl Link {
@@ -184,6 +229,9 @@ mod tests {
             xdp: None,
             loopback: false,
             ethernet: true,
+            detail: Detail::None,
+            backup: false,
+            strips_tags: false,
         }
     }
 
