@@ -2,6 +2,7 @@
 
 pub mod cluster;
 mod host;
+mod kernel;
 mod links;
 
 use std::{

@@ -1,7 +1,7 @@
 //! The kernel's networking as the agent sees and uses it: reports and requests, translated, and no decisions.
 //!
 //! * [`link`], [`watch`]: which links there are, followed by netlink events.
-//! * [`xdp`], [`tc`], [`ethtool`]: what runs on a link and what its driver does.
+//! * [`xdp`], [`tc`], [`ethtool`], [`xdp_features`]: what runs on a link and what its driver does.
 //! * [`groups`], [`packet`], [`listen`]: what a link receives, what is sent on it and what is heard.
 //! * [`sysctl`], [`boot`]: a setting and a clock.
 //!
@@ -19,5 +19,6 @@ pub mod sysctl;
 pub mod tc;
 pub mod watch;
 pub mod xdp;
+pub mod xdp_features;
 
 pub use netlink::NetlinkError;
