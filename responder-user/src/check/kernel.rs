@@ -35,14 +35,19 @@ pub(super) fn check() -> Vec<Finding> {
     findings.push(memory());
     probe::raise_memory_limit();
     findings.extend(load());
-    findings.push(row(
-        "TCX",
-        &probe::tcx(),
-        "the egress program is attached by it",
-        "not there (Linux 6.6): the egress program is a filter of a clsact qdisc instead",
-    ));
+    findings.push(tcx());
     findings.push(btf());
     findings
+}
+
+fn tcx() -> Finding {
+    let text = match probe::tcx() {
+        Answer::Yes => "the egress program is attached by it",
+        // As good, only older.
+        Answer::No => "not there (Linux 6.6): the egress program is a filter of a clsact qdisc instead",
+        Answer::Unknown(error) => return unknown("TCX", &error),
+    };
+    Finding::new("TCX", Fine, text)
 }
 
 /// Something that can be done without.
@@ -60,13 +65,13 @@ fn unknown(about: &str, error: &str) -> Finding {
 
 fn required(feature: Required) -> Finding {
     match feature.probe() {
-        Answer::Yes => Finding::new(feature.name(), Fine, format!("there: {}", feature.purpose())),
+        Answer::Yes => Finding::new(feature.about(), Fine, format!("there: {}", feature.purpose())),
         Answer::No => {
             let text =
                 format!("not there ({}), and {}: the agent cannot run", feature.origin(), feature.purpose());
-            Finding::new(feature.name(), Bad, text)
+            Finding::new(feature.about(), Bad, text)
         }
-        Answer::Unknown(error) => unknown(feature.name(), &error),
+        Answer::Unknown(error) => unknown(feature.about(), &error),
     }
 }
 

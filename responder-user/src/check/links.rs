@@ -68,7 +68,11 @@ fn one(net: &NetState, link: &Link, pins: Option<&Pins>) -> Result<Vec<Finding>>
         }
         Some(current) => {
             let foreign = Foreign::inspect(current.prog_id);
-            findings.push(Finding::new(name, Bad, format!("{foreign} is attached and not ours: in the way")));
+            let text = format!(
+                "{foreign} is attached and not ours: in the way, as the kernel runs one program on an interface, in \
+                 whatever mode"
+            );
+            findings.push(Finding::new(name, Bad, text));
         }
         None => findings.push(native(link, features_of_xdp)),
     }

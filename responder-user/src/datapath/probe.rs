@@ -47,6 +47,16 @@ impl Required {
         }
     }
 
+    /// What it is called in a table.
+    #[must_use]
+    pub fn about(self) -> &'static str {
+        match self {
+            Self::RingBuffer => "ring buffers",
+            Self::BootClock => "boot clock",
+            Self::SharedMaps => "shared maps",
+        }
+    }
+
     /// What it is for.
     #[must_use]
     pub fn purpose(self) -> &'static str {

@@ -95,7 +95,10 @@ pub struct Attached {
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
     /// Somebody else's program is there.
-    #[error("{0} is attached, and not ours: left alone. Detach it, or leave this interface out")]
+    #[error(
+        "{0} is attached, and not ours: left alone. The kernel runs one program on an interface, in whatever mode: detach \
+         it, or leave this interface out"
+    )]
     Foreign(Foreign),
     /// It would run, and do wrong.
     #[error("{0}")]
