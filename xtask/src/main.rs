@@ -25,6 +25,7 @@ mod toolchain;
 mod tools;
 mod total;
 mod verify;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -52,6 +53,7 @@ enum Command {
     VerifyEbpf(ebpf::VerifyArguments),
     Replay(replay::Arguments),
     Test(test::Arguments),
+    VmTest(vm::Arguments),
     Bench(bench::Arguments),
     Sim(sim::Arguments),
     Faults(faults::Arguments),
@@ -81,6 +83,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::VerifyEbpf(arguments) => ebpf::verify(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
+        Command::VmTest(arguments) => vm::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Sim(arguments) => sim::run(&arguments),
         Command::Faults(arguments) => faults::run(&arguments),

@@ -1,0 +1,73 @@
+//! Mounts, modules and the end of the machine.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use nix::{
+    kmod::{ModuleInitFlags, finit_module},
+    mount::{MsFlags, mount as mount_at},
+    sys::reboot::{RebootMode, reboot},
+    unistd::sync,
+};
+
+/// Names of files of modules, in the order in which they are loaded.
+const MODULES: &str = "modules";
+/// Names the kernel's directory under /vm, on its command line.
+const SERIES: &str = "vm.series=";
+
+/// What a machine has.
+const MOUNTS: [(&str, &str, &str); 8] = [
+    ("proc", "/proc", ""),
+    ("sysfs", "/sys", ""),
+    ("devtmpfs", "/dev", ""),
+    ("devpts", "/dev/pts", ""),
+    ("tmpfs", "/dev/shm", ""),
+    ("tmpfs", "/run", "mode=755"),
+    ("bpf", "/sys/fs/bpf", ""),
+    ("cgroup2", "/sys/fs/cgroup", ""),
+];
+
+/// Mounts it all.
+pub(crate) fn mount() -> Result<()> {
+    for (kind, place, options) in MOUNTS {
+        fs::create_dir_all(place).with_context(|| format!("cannot create {place}"))?;
+        mount_at(Some(kind), place, Some(kind), MsFlags::empty(), Some(options))
+            .with_context(|| format!("cannot mount {kind} on {place}"))?;
+    }
+    // So that the mounts of `ip netns` reach all.
+    mount_at(None::<&str>, "/", None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>)
+        .context("cannot share the mounts")
+}
+
+/// What is for this machine's kernel.
+pub(crate) fn dir() -> Result<PathBuf> {
+    let line = fs::read_to_string("/proc/cmdline")?;
+    let series = line.split_whitespace().find_map(|word| word.strip_prefix(SERIES));
+    Ok(Path::new("/vm").join(series.with_context(|| format!("no {SERIES} in {line:?}"))?))
+}
+
+/// Loads the modules; names those that the kernel does not take.
+pub(crate) fn modules() -> Result<Vec<String>> {
+    let path = dir()?.join(MODULES);
+    let list = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let load =
+        |path: &str| -> Result<()> { Ok(finit_module(File::open(path)?, c"", ModuleInitFlags::empty())?) };
+    let mut unloaded = Vec::new();
+    for path in list.lines() {
+        if let Err(error) = load(path) {
+            eprintln!("responder-init: {path}: {error:#}");
+            let name = Path::new(path).file_stem().unwrap_or_default();
+            unloaded.push(name.to_string_lossy().into_owned());
+        }
+    }
+    Ok(unloaded)
+}
+
+/// Ends the machine. There is nobody to tell if that fails.
+pub(crate) fn end() {
+    sync();
+    reboot(RebootMode::RB_AUTOBOOT).ok();
+}

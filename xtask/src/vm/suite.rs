@@ -1,0 +1,272 @@
+//! What runs in the machines.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use ebpf_build::target_dir;
+
+use super::{initramfs::Files, kernel::Kernel};
+use crate::{
+    build::{self, Executable, workspace},
+    tools::{on_path, run},
+};
+
+/// Test programs that run in the machines, by the beginnings of their names.
+const PROGRAMS: [&str; 6] = ["acceptance", "agent_", "egress", "layout", "net_", "vm_"];
+
+/// Modules that a machine loads.
+const MODULES: [&str; 32] = [
+    "virtio_pci",
+    "virtio_net",
+    "veth",
+    "bridge",
+    "8021q",
+    "bonding",
+    "dummy",
+    "team",
+    "team_mode_activebackup",
+    "team_mode_broadcast",
+    "team_mode_loadbalance",
+    "team_mode_roundrobin",
+    "macvlan",
+    "macvtap",
+    "ipvlan",
+    "openvswitch",
+    "vrf",
+    "ifb",
+    "tun",
+    "af_packet",
+    "act_mirred",
+    "act_vlan",
+    "cls_bpf",
+    "cls_u32",
+    "cls_matchall",
+    "sch_ingress",
+    "sch_netem",
+    "sch_fq_codel",
+    "nf_tables",
+    "nft_counter",
+    "vxlan",
+    "ipv6",
+];
+
+/// Programs that tests or people use, where this machine has them.
+const TOOLS: [&str; 62] = [
+    "arp-scan",
+    "arping",
+    "awk",
+    "bash",
+    "bpftool",
+    "bridge",
+    "cat",
+    "chmod",
+    "conntrack",
+    "cp",
+    "cut",
+    "dmesg",
+    "env",
+    "ethtool",
+    "find",
+    "flock",
+    "free",
+    "grep",
+    "head",
+    "hostname",
+    "id",
+    "ip",
+    "jq",
+    "kill",
+    "ln",
+    "ls",
+    "mausezahn",
+    "mkdir",
+    "mknod",
+    "mount",
+    "mv",
+    "na6",
+    "ndisc6",
+    "nft",
+    "ns6",
+    "nsenter",
+    "openssl",
+    "ping",
+    "ps",
+    "rm",
+    "script",
+    "sed",
+    "seq",
+    "setpriv",
+    "setsid",
+    "sh",
+    "sha256sum",
+    "sleep",
+    "sort",
+    "ss",
+    "stat",
+    "sysctl",
+    "tail",
+    "tc",
+    "tcpdump",
+    "timeout",
+    "trafgen",
+    "true",
+    "umount",
+    "uname",
+    "unshare",
+    "wc",
+];
+
+/// A test program and those of its tests that are wanted.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    pub(super) name: String,
+    path: PathBuf,
+    package: PathBuf,
+    /// Empty: all.
+    only: Vec<String>,
+    pub(super) tests: Vec<String>,
+}
+
+/// Builds the test programs and chooses those whose names, with their tests', contain one of `filter`.
+///
+/// # Errors
+///
+/// They do not build.
+pub(super) fn choose(filter: &[String]) -> Result<Vec<Chosen>> {
+    let programs = build::tests(&["--package", "responder-tests"])?;
+    let ours = |program: &&Executable| {
+        program.integration && PROGRAMS.iter().any(|begin| program.target.starts_with(begin))
+    };
+    let mut chosen = Vec::new();
+    for program in programs.iter().filter(ours) {
+        let all = tests_of(&program.path)?;
+        let wanted = |test: &String| {
+            let whole = format!("{}::{test}", program.target);
+            filter.is_empty() || filter.iter().any(|part| whole.contains(part.as_str()))
+        };
+        let tests: Vec<String> = all.iter().filter(|test| wanted(test)).cloned().collect();
+        if tests.is_empty() {
+            continue;
+        }
+        chosen.push(Chosen {
+            name: program.target.clone(),
+            path: program.path.clone(),
+            package: program.package.clone(),
+            only: if tests.len() == all.len() { Vec::new() } else { tests.clone() },
+            tests,
+        });
+    }
+    chosen.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(chosen)
+}
+
+fn tests_of(program: &Path) -> Result<Vec<String>> {
+    let output = Command::new(program).args(["--list", "--format", "terse"]).output();
+    let output = output.with_context(|| format!("cannot run {}", program.display()))?;
+    ensure!(output.status.success(), "{} does not list its tests", program.display());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
+}
+
+/// Everything in the machines; each finds what is its own by the series of its kernel.
+///
+/// # Errors
+///
+/// A part is missing or cannot be built.
+pub(super) fn files(chosen: &[Chosen], kernels: &[Kernel], agent: &Path, limit: u64) -> Result<Files> {
+    let mut files = Files::new();
+    let stripped = Stripped::new()?;
+    let build = ["build", "--package", "responder-vm", "--package", "responder-lab", "--bins"];
+    for program in build::executables(&build)? {
+        let place = match program.target.as_str() {
+            "responder-init" => "init",
+            "responder-lab" => "vm/responder-lab",
+            _ => continue,
+        };
+        files.program(place, &stripped.of(&program.path)?)?;
+    }
+    files.program("usr/bin/responder", &stripped.of(agent)?)?;
+    let mut plan = String::new();
+    for program in chosen {
+        files.program(&format!("vm/tests/{}", program.name), &stripped.of(&program.path)?)?;
+        write!(plan, "{0}\t{limit}\t/vm/tests/{0}", program.name)?;
+        if !program.only.is_empty() {
+            write!(plan, "\t--exact\t{}", program.only.join("\t"))?;
+        }
+        writeln!(plan, "\t--test-threads=1")?;
+        files.content(&format!("{}/.keep", program.package.display()).trim_start_matches('/').to_owned(), "");
+    }
+    for tool in TOOLS {
+        if let Some(path) = on_path(tool) {
+            files.program(&format!("usr/bin/{tool}"), &fs::canonicalize(path)?)?;
+        }
+    }
+    for object in ["responder.o", "responder-log.o", "reference.o", "bench.o"] {
+        files.copy(&format!("vm/bpf/{object}"), &target_dir(&workspace()).join("bpf").join(object))?;
+    }
+    files.copy_dir(&workspace().join("deploy"))?;
+    for kernel in kernels {
+        let dir = format!("vm/{}", kernel.series);
+        let modules = kernel.modules(&MODULES)?;
+        let mut list = String::new();
+        for (name, content) in modules {
+            writeln!(list, "/{dir}/{name}.ko")?;
+            files.content(&format!("{dir}/{name}.ko"), content);
+        }
+        files.content(&format!("{dir}/modules"), list);
+        files.content(&format!("{dir}/plan"), plan.clone());
+    }
+    files.content("vm/environment", environment());
+    files.content(
+        "etc/passwd",
+        "root:x:0:0::/root:/bin/sh\ntcpdump:x:100:100::/:/bin/false\nnobody:x:65534:65534::/:/bin/false\n",
+    );
+    files.content("etc/group", "root:x:0:\ntcpdump:x:100:\nnogroup:x:65534:\n");
+    files.content("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n");
+    Ok(files)
+}
+
+fn environment() -> String {
+    let pairs = [
+        ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("HOME", "/root"),
+        ("TERM", "dumb"),
+        ("RESPONDER_BIN", "/usr/bin/responder"),
+        ("RESPONDER_BPF_DIR", "/vm/bpf"),
+        ("RUST_BACKTRACE", "0"),
+    ];
+    pairs.iter().map(|(name, value)| format!("{name}={value}\n")).collect()
+}
+
+/// Programs without what only a debugger reads: a sixth of their size.
+struct Stripped(PathBuf);
+
+impl Stripped {
+    fn new() -> Result<Self> {
+        let dir = target_dir(&workspace()).join("vm/stripped");
+        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        Ok(Self(dir))
+    }
+
+    fn of(&self, program: &Path) -> Result<PathBuf> {
+        let name = program.file_name().with_context(|| format!("{} is no file", program.display()))?;
+        let place = self.0.join(name);
+        let modified = |path: &Path| fs::metadata(path).and_then(|data| data.modified());
+        let of_program = modified(program).with_context(|| format!("cannot read {}", program.display()))?;
+        if modified(&place).is_ok_and(|of_copy| of_copy == of_program) {
+            return Ok(place);
+        }
+        run(Command::new("strip")
+            .arg("--strip-debug")
+            .arg("--preserve-dates")
+            .arg("-o")
+            .arg(&place)
+            .arg(program))?;
+        Ok(place)
+    }
+}
