@@ -1,23 +1,20 @@
-//! The host as a whole: kernel, BPF file system, capabilities, and whether the programs load.
+//! The host as a whole: capabilities, clock, BPF file system, and what explains a refusal.
 
 use std::{fs, io, path::Path};
 
-use aya::{
-    EbpfLoader,
-    programs::{SchedClassifier, Xdp},
-};
-use nix::sys::{
-    statfs::{BPF_FS_MAGIC, statfs},
-    utsname::uname,
-};
-use responder_common::layout::{EGRESS_PROGRAM, XDP_FRAGS_PROGRAM, XDP_PROGRAM};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::{
     Finding,
     Verdict::{Bad, Limited, Ok as Fine},
+    kernel,
 };
 use crate::{
-    datapath::{chain, object::OBJECT, pins::Pins},
+    datapath::{
+        DatapathError,
+        pins::Pins,
+        probe::{self, Lacking},
+    },
     net::boot,
 };
 
@@ -33,38 +30,9 @@ const SYS_ADMIN: u32 = 21;
 const OF_SYS_ADMIN: [&str; 2] = ["CAP_BPF", "CAP_PERFMON"];
 
 pub(super) fn check(bpffs: &Path) -> Vec<Finding> {
-    vec![kernel(), btf(), clock(), capabilities(), lockdown(), file_system(bpffs), load()]
-}
-
-fn kernel() -> Finding {
-    let Ok(name) = uname() else {
-        return Finding::new("kernel", Limited, "uname fails, so its version is not known");
-    };
-    let release = name.release().to_string_lossy().into_owned();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    let (verdict, text) = match version {
-        v if v < (5, 8) => (Bad, "too old: ring buffers and CLOCK_BOOTTIME in programs need 5.8"),
-        v if v < (5, 9) => (Limited, "no XDP links before 5.9: programs are attached by netlink"),
-        v if v < (5, 18) => {
-            (Limited, "no multi-buffer XDP before 5.18: native mode needs an MTU below a page")
-        }
-        v if v < (6, 6) => (Fine, "egress program as a clsact filter (TCX needs 6.6)"),
-        _ => (Fine, "XDP links, multi-buffer XDP and TCX"),
-    };
-    Finding::new("kernel", verdict, format!("{release}: {text}"))
-}
-
-fn btf() -> Finding {
-    if Path::new("/sys/kernel/btf/vmlinux").exists() {
-        Finding::new("BTF", Fine, "the kernel has type information; bpftool shows maps by field name")
-    } else {
-        Finding::new(
-            "BTF",
-            Limited,
-            "the kernel has none (CONFIG_DEBUG_INFO_BTF): all works, but bpftool may show maps as bytes",
-        )
-    }
+    let mut findings = vec![kernel::release(), clock(), capabilities(), lockdown(), file_system(bpffs)];
+    findings.extend(kernel::check());
+    findings
 }
 
 fn clock() -> Finding {
@@ -155,46 +123,28 @@ fn file_system(bpffs: &Path) -> Finding {
     }
 }
 
-/// Really loads the programs, without attaching or pinning anything.
-fn load() -> Finding {
-    let loaded = (|| -> Result<&'static str, String> {
-        let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(|e| explain_text(&chain(&e)))?;
-        let mut xdp = |name: &'static str| -> Result<(), String> {
-            let program: &mut Xdp = ebpf
-                .program_mut(name)
-                .ok_or("missing from the object")?
-                .try_into()
-                .map_err(|e: aya::programs::ProgramError| chain(&e))?;
-            program.load().map_err(|e| explain_text(&chain(&e)))
-        };
-        let used = if xdp(XDP_FRAGS_PROGRAM).is_ok() { XDP_FRAGS_PROGRAM } else { XDP_PROGRAM };
-        if used == XDP_PROGRAM {
-            xdp(XDP_PROGRAM)?;
-        }
-        let tx: &mut SchedClassifier = ebpf
-            .program_mut(EGRESS_PROGRAM)
-            .ok_or("missing from the object")?
-            .try_into()
-            .map_err(|e: aya::programs::ProgramError| chain(&e))?;
-        tx.load().map_err(|e| explain_text(&chain(&e)))?;
-        Ok(used)
-    })();
-    match loaded {
-        Ok(name) => Finding::new("load", Fine, format!("the kernel accepts {name} and {EGRESS_PROGRAM}")),
-        Err(error) => Finding::new("load", Bad, error),
-    }
-}
-
 /// One sentence for an error that the host's state explains.
 #[must_use]
 pub fn explain_unfit(error: &anyhow::Error) -> Option<String> {
+    let because = |why: String| format!("{why} ({})", short(&format!("{error:#}")));
     let denied = error.chain().any(|cause| {
         cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
     });
-    denied.then(explain_denied).flatten().map(|why| format!("{why} ({})", short(&format!("{error:#}"))))
+    if let Some(why) = denied.then(explain_denied).flatten() {
+        return Some(because(why));
+    }
+    // Only where the kernel has refused to load something there is a question.
+    let refused = error.chain().any(|cause| {
+        matches!(
+            cause.downcast_ref(),
+            Some(DatapathError::Load(_) | DatapathError::Program { .. } | DatapathError::Map { .. })
+        )
+    });
+    refused.then(Lacking::find).flatten().map(|lacking| because(lacking.to_string()))
 }
 
-fn explain_text(error: &str) -> String {
+/// The same for an error of which only the words are left.
+pub(super) fn explain_text(error: &str) -> String {
     let denied = error.contains("os error 1)") || error.contains("os error 13)");
     match explain_denied() {
         Some(why) if denied => format!("{why} ({})", short(error)),
@@ -219,5 +169,12 @@ fn explain_denied() -> Option<String> {
                 .to_owned(),
         );
     }
-    None
+    probe::memory_limit().map(|limit| {
+        format!(
+            "this kernel counts maps as locked memory, of which {} KiB are allowed, and they need some ten MiB: raise \
+             the limit (LimitMEMLOCK=infinity, `ulimit -l unlimited`), or grant CAP_SYS_RESOURCE, with which the \
+             agent raises it itself",
+            limit / 1024
+        )
+    })
 }

@@ -9,11 +9,18 @@ use super::{
     Verdict::{Bad, Limited, Ok as Fine},
 };
 use crate::{
-    datapath::{foreign::Foreign, object::is_ours, pins::Pins, xdp},
+    datapath::{
+        foreign::Foreign,
+        object::is_ours,
+        obstacles::{self, Nic},
+        pins::Pins,
+        xdp,
+    },
     net::{
         ethtool,
         link::{Link, NetState},
         watch::watch,
+        xdp_features::{XdpFeatures, xdp_features},
     },
 };
 
@@ -50,6 +57,7 @@ fn one(net: &NetState, link: &Link, pins: Option<&Pins>) -> Result<Vec<Finding>>
     };
     let mut findings =
         vec![Finding::new(name, Fine, format!("{driver}, {state}, {}, MTU {}", link.mac, link.mtu))];
+    let features_of_xdp = xdp_features(link.index).ok();
     match xdp::query(link.index)? {
         Some(current) if pins.is_some_and(|pins| is_ours(pins, "xdp", current.prog_id)) => {
             findings.push(Finding::new(
@@ -60,29 +68,23 @@ fn one(net: &NetState, link: &Link, pins: Option<&Pins>) -> Result<Vec<Finding>>
         }
         Some(current) => {
             let foreign = Foreign::inspect(current.prog_id);
-            findings.push(Finding::new(name, Bad, format!("{foreign} is attached and not ours: in the way")));
+            let text = format!(
+                "{foreign} is attached and not ours: in the way, as the kernel runs one program on an interface, in \
+                 whatever mode"
+            );
+            findings.push(Finding::new(name, Bad, text));
         }
-        None => findings.push(native(link, driver)),
+        None => findings.push(native(link, features_of_xdp)),
     }
     if let Some(reason) = link.native_tx_obstacle() {
         findings.push(Finding::new(name, Limited, reason));
     }
-    if features.lro == Some(true) {
-        findings.push(Finding::new(
-            name,
-            Limited,
-            format!("large receive offload is on, and most drivers refuse native XDP then: ethtool -K {name} lro off"),
-        ));
-    }
-    if features.gro_hw == Some(true) {
-        findings.push(Finding::new(
-            name,
-            Limited,
-            format!(
-                "hardware GRO is on, and some drivers refuse native XDP then: ethtool -K {name} rx-gro-hw off"
-            ),
-        ));
-    }
+    let nic = Nic { name, mtu: link.mtu, features: &features, xdp: features_of_xdp };
+    findings.extend(obstacles::known(&nic).into_iter().map(|text| {
+        let text = format!("{text}. As it is, generic mode is used where native mode is refused");
+        Finding::new(name, Limited, text)
+    }));
+    findings.extend(obstacles::reset_on_attach(driver).map(|text| Finding::new(name, Fine, text)));
     if let Some(reason) = net.vlan_obstacle(link, features.rx_vlan_offload) {
         findings.push(Finding::new(name, Bad, reason));
     }
@@ -97,23 +99,23 @@ fn one(net: &NetState, link: &Link, pins: Option<&Pins>) -> Result<Vec<Finding>>
 }
 
 /// Without attaching there is no certainty; what is known is said.
-fn native(link: &Link, driver: &str) -> Finding {
+fn native(link: &Link, xdp: Option<XdpFeatures>) -> Finding {
     let name = link.name.as_str();
-    if let Some(kind @ ("vlan" | "bridge" | "macvlan" | "ipvlan" | "team" | "vxlan" | "netkit")) =
-        link.kind.as_deref()
-    {
-        return Finding::new(name, Limited, format!("{kind} devices have no native XDP: generic mode"));
+    let kind = link.kind.as_deref().unwrap_or("");
+    let has_none = match xdp {
+        Some(xdp) => !xdp.native,
+        None => ["vlan", "bridge", "macvlan", "ipvlan", "team", "vxlan", "netkit"].contains(&kind),
+    };
+    if has_none {
+        let text =
+            "no XDP program is attached; the driver runs none (no native XDP), so generic mode is used";
+        return Finding::new(name, Limited, text);
     }
-    if link.mtu > 3500 {
-        return Finding::new(
-            name,
-            Limited,
-            format!(
-                "MTU {} needs multi-buffer XDP in {driver}; if the driver refuses, generic mode is used (the \
-                 agent's log has its words)",
-                link.mtu
-            ),
-        );
-    }
-    Finding::new(name, Fine, "no XDP program is attached; native mode is tried first, then generic mode")
+    let text = match xdp {
+        Some(XdpFeatures { multi_buffer: true, .. }) => "the driver runs programs, multi-buffer ones too",
+        Some(_) => "the driver runs programs",
+        None => "whether the driver runs programs is seen when one is attached",
+    };
+    let text = format!("no XDP program is attached; {text}: native mode is tried first, then generic mode");
+    Finding::new(name, Fine, text)
 }

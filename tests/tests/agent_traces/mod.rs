@@ -32,8 +32,10 @@ impl Traces {
         let clsact = qdiscs.as_array().into_iter().flatten().filter(|q| q["kind"] == "clsact");
         let mut tcx = Vec::new();
         for nic in node.nics() {
-            let (_, programs) =
-                node.ns().run(|| Ok(SchedClassifier::query_tcx(&nic.name, TcAttachType::Egress)?))?;
+            let query = || Ok(SchedClassifier::query_tcx(&nic.name, TcAttachType::Egress));
+            let Ok((_, programs)) = node.ns().run(query)? else {
+                continue; // a kernel without TCX
+            };
             tcx.extend(programs.iter().map(|p| p.name_as_str().unwrap_or("").to_owned()));
         }
         Ok(Self {
