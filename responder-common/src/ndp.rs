@@ -2,7 +2,7 @@
 
 use crate::{
     checksum::Sum,
-    datapath::{Claim, Known, Tables},
+    datapath::{Claim, Known, Tables, left_alone},
     eth::Eth,
     fence::Standing,
     layout::{EventKind, LINK_BACKUP, LINK_FORWARDS, LINK_ROUTER, Link, LinkKey, VipKey6},
@@ -88,14 +88,8 @@ pub(crate) fn handle<F: Frame, T: Tables>(
     let standing = tables.standing(vip, now_ns);
     let about = About { vip, link, target, key, standing, now_ns };
     Some(if solicitation {
-        if standing == Standing::Abandoned {
-            return Some(Outcome::PassedAbandoned);
-        }
-        if link.is(LINK_BACKUP) {
-            return Some(Outcome::BackupPort);
-        }
-        if link.is(LINK_FORWARDS) && standing != Standing::Owned {
-            return Some(Outcome::PassedForwarded);
+        if let Some(outcome) = left_alone(link, standing) {
+            return Some(outcome);
         }
         if extended {
             return Some(Outcome::NsExtensionHeader);
