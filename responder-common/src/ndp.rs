@@ -104,8 +104,7 @@ pub(crate) fn handle<F: Frame, T: Tables>(
             Err(outcome) => outcome,
         }
     } else {
-        // Nobody's claim counts while the address is not owned here; and what a bridge's port passes is judged on
-        // the bridge, what a backup slave receives, on the active one.
+        // Nobody's claim counts while the address is not owned here, or where another program of ours judges it.
         if standing != Standing::Owned || eth.stacked || link.is(LINK_BACKUP | LINK_FORWARDS) {
             return Some(not_ours);
         }
@@ -128,8 +127,7 @@ struct About<'a, S> {
     now_ns: u64,
 }
 
-/// Finds ICMPv6 behind the extension headers that Linux skips: Hop-by-Hop Options (as the first), Destination
-/// Options, and a Routing header that has been used up.
+/// Finds ICMPv6 behind headers that Linux skips: Hop-by-Hop Options (first), Destination Options, a used-up Routing header.
 #[inline(always)]
 fn skip_extensions<F: Frame>(frame: &F, mut next: u16, mut offset: usize) -> Found {
     for _ in 0..MAX_EXTENSIONS {
@@ -154,13 +152,10 @@ fn skip_extensions<F: Frame>(frame: &F, mut next: u16, mut offset: usize) -> Fou
     Found::TooDeep
 }
 
-/// What is behind extension headers.
+/// What is behind extension headers: ICMPv6 at this offset, more headers than are walked, or something else.
 enum Found {
-    /// ICMPv6, at this offset.
     At(usize),
-    /// More extension headers than are walked.
     TooDeep,
-    /// Something else.
     Other,
 }
 
@@ -175,8 +170,7 @@ struct Checked {
     link_layer: bool,
 }
 
-/// Checks what RFC 4861 sections 7.1.1 and 7.1.2 have in common, and finds the option with
-/// the sender's hardware address.
+/// Checks what RFC 4861 sections 7.1.1 and 7.1.2 share, and finds the option with the sender's hardware address.
 #[inline(always)]
 fn check<F: Frame>(frame: &F, eth: Eth, l4: usize, solicitation: bool) -> Result<Checked, Outcome> {
     let ip = *frame.view::<Ipv6Header>(eth.l3).ok_or(Outcome::NdTruncated)?;
