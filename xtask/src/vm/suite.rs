@@ -20,9 +20,10 @@ use crate::{
 const PROGRAMS: [&str; 6] = ["acceptance", "agent_", "egress", "layout", "net_", "vm_"];
 
 /// Modules that a machine loads.
-const MODULES: [&str; 32] = [
+const MODULES: [&str; 33] = [
     "virtio_pci",
     "virtio_net",
+    "vmxnet3",
     "veth",
     "bridge",
     "8021q",
@@ -55,8 +56,12 @@ const MODULES: [&str; 32] = [
     "ipv6",
 ];
 
+/// What keeps modules from making links that nobody asked for.
+const PARAMETERS: [(&str, &str); 3] =
+    [("bonding", "max_bonds=0"), ("dummy", "numdummies=0"), ("ifb", "numifbs=0")];
+
 /// Programs that tests or people use, where this machine has them.
-const TOOLS: [&str; 62] = [
+const TOOLS: [&str; 64] = [
     "arp-scan",
     "arping",
     "awk",
@@ -114,9 +119,11 @@ const TOOLS: [&str; 62] = [
     "tcpdump",
     "timeout",
     "trafgen",
+    "tr",
     "true",
     "umount",
     "uname",
+    "uniq",
     "unshare",
     "wc",
 ];
@@ -252,7 +259,8 @@ pub(super) fn files(plan: &Plan, kernels: &[Kernel], agent: &Path) -> Result<Fil
         let modules = kernel.modules(&MODULES)?;
         let mut list = String::new();
         for (name, content) in modules {
-            writeln!(list, "/{dir}/{name}.ko")?;
+            let parameters = PARAMETERS.iter().find(|(module, _)| *module == name);
+            writeln!(list, "/{dir}/{name}.ko {}", parameters.map_or("", |(_, text)| text))?;
             files.content(&format!("{dir}/{name}.ko"), content);
         }
         files.content(&format!("{dir}/modules"), list);
