@@ -1,7 +1,7 @@
 //! ARP (RFC 826, RFC 5227): judging a packet and turning a request into its reply.
 
 use crate::{
-    datapath::{Claim, Known, Tables},
+    datapath::{Claim, Known, Tables, left_alone},
     eth::Eth,
     fence::Standing,
     layout::{EventKind, LINK_BACKUP, LINK_FORWARDS, Link, LinkKey, VipKey4},
@@ -126,14 +126,8 @@ fn answer<F: Frame, T: Tables>(
         return Outcome::ArpBadSender;
     }
     let standing = tables.standing(asked, q.now_ns);
-    if standing == Standing::Abandoned {
-        return Outcome::PassedAbandoned;
-    }
-    if link.is(LINK_BACKUP) {
-        return Outcome::BackupPort;
-    }
-    if link.is(LINK_FORWARDS) && standing != Standing::Owned {
-        return Outcome::PassedForwarded;
+    if let Some(outcome) = left_alone(link, standing) {
+        return outcome;
     }
     if eth.stacked {
         return Outcome::StackedTags;

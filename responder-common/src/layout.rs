@@ -248,21 +248,18 @@ pub struct Link {
     pub mac: [u8; 6],
     /// [`LINK_ROUTER`], [`LINK_FORWARDS`], [`LINK_BACKUP`].
     pub flags: u16,
-    /// Index of the interface that the operator named: the key's own, or that of a VLAN, a bond or a bridge above
-    /// it. The programs do not look at it.
+    /// Index of the interface that the operator named: the key's, or of a VLAN, bond or bridge above. For agents.
     pub interface: u32,
-    /// The host's own addresses, primary first: one of them replaces a VIP that the host must not use as the
-    /// sender of its ARP requests.
+    /// The host's own addresses, primary first: one replaces a VIP as the sender of the host's ARP requests.
     pub prefixes: [Prefix4; LINK_PREFIXES],
 }
 
 /// In [`Link::flags`]: the host forwards IPv6, so its advertisements carry the R flag (RFC 4861 section 4.4).
 pub const LINK_ROUTER: u16 = 1;
-/// In [`Link::flags`]: what is passed here goes on to other stations, too, and reaches this host through a program
-/// on the bridge itself. A question for an address that is not owned here may be for one of those stations.
+/// In [`Link::flags`]: a bridge's port. What is passed goes on to other stations, one of which may own the address,
+/// and reaches this host through the program on the bridge itself.
 pub const LINK_FORWARDS: u16 = 2;
-/// In [`Link::flags`]: a port that does not receive for its interface, a bond's backup slave. An answer would
-/// teach the switch the wrong port.
+/// In [`Link::flags`]: a bond's backup slave. An answer would teach the switch the wrong port.
 pub const LINK_BACKUP: u16 = 4;
 
 impl Link {

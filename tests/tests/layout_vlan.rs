@@ -43,7 +43,6 @@ fn vlans(a: &Node, c: &Node, (dev, ear): (&str, &str)) {
              link set v100 up\nlink set v200 up\naddr add 198.18.0.101/24 dev v100"
         ))
         .unwrap();
-    a.add_to_lo(&[untagged(), in_vlan()].concat()).unwrap();
 }
 
 fn file(dev: &str) -> StaticFile {
@@ -117,6 +116,7 @@ fn on_a_nic_that_leaves_tags_in_frames() {
     let shown = agent.commands().output("status", &[]).unwrap().ok().unwrap().stdout;
     assert!(shown.contains("v100 (nic0 vlan 100 native)"), "{shown}");
     asked_in_every_way(c, "nic0", PLAIN[0].parse().unwrap(), true);
+    a.add_to_lo(&in_vlan()).unwrap();
     assert_delivered(c, in_vlan()[0]);
     // Without the agent the maps say the same.
     agent.kill().unwrap();
@@ -144,12 +144,11 @@ fn the_burst_is_on_the_vlan_alone() {
     let file = StaticFile::on(&["v100"]).own(&vips);
     let options = [&PATIENT[..], &["--announce-interval", "0s"]].concat();
     let agent = Agent::start(a, &file, &options).unwrap();
-    let sent = || agent.commands().status().unwrap()["agent"]["burst_frames"].as_u64().unwrap();
-    let done = |s: &Value| s["agent"]["burst_queued"] == 0;
-    wait_status(agent.commands(), "the end of the burst", done);
     let heard = |dev| vips.map(|vip| ears.bursts(dev, vip)).iter().sum::<usize>() as u64;
-    responder_lab::wait_until("all of it", SOON, || (heard("v100") >= sent()).then_some(())).unwrap();
-    assert_eq!((heard("v100"), heard("eth0"), heard("v200")), (sent(), sent(), 0));
+    responder_lab::wait_until("a burst", 3 * SOON, || (heard("v100") >= 6).then_some(())).unwrap();
+    let heard = ["v100", "eth0", "v200"].map(heard);
+    let sent = agent.commands().status().unwrap()["agent"]["burst_frames"].as_u64().unwrap();
+    assert!(heard[0] <= heard[1] && heard[1] <= sent && heard[2] == 0, "{sent} sent, heard {heard:?}");
 }
 
 /// A veth hands tags on beside frames: whatever its two ends are told, answers stay on their VLAN.
@@ -172,7 +171,6 @@ fn on_a_veth_with_all_offloads() {
     let error = status["agent"]["links"]["eth0"]["error"].as_str().unwrap();
     assert!(error.contains("v100, v200 is on it") && error.contains("a VLAN of their own"), "{error}");
     let far_end = Lab::port(a, "eth0");
-    a.ns().ip("addr flush dev lo").unwrap(); // the kernel must not answer in place of the program
     for (rx, tx) in [("on", "on"), ("on", "off"), ("off", "on"), ("off", "off")] {
         offloads(a, "eth0", rx, tx);
         // This decides what the host sees.
@@ -197,7 +195,6 @@ fn on_a_nic_that_takes_tags_off() {
         return;
     };
     vlans(a, c, ("nic0", "nic0"));
-    a.ns().ip("addr flush dev lo").unwrap();
     let own = STRIPPING[0].parse().unwrap();
     let mut agent = Agent::start(a, &file("nic0"), &PATIENT).unwrap();
     for (rx, tx) in [("on", "on"), ("on", "off"), ("off", "on"), ("off", "off")] {

@@ -130,10 +130,18 @@ impl Agent {
         self.egress.insert(index, egress);
     }
 
-    /// Programs of ours that keep one away from a device below them.
+    /// Programs of ours that keep a new one away from a device below them; also those of an earlier agent.
     fn ours_above(&self, index: u32) -> Vec<u32> {
-        let above = self.net.directly_above(index);
-        above.filter(|above| matches!(self.ports.get(above), Some(Ok(_)))).collect()
+        let is_new = !self.pins.xdp_link(index).exists();
+        let earlier = |above| {
+            let running = xdp::query(above).ok().flatten();
+            is_new && running.is_some_and(|x| is_ours(&self.pins, "xdp", x.prog_id))
+        };
+        let runs = |above: &u32| match self.ports.get(above) {
+            Some(state) => state.is_ok(),
+            None => earlier(*above),
+        };
+        self.net.directly_above(index).filter(runs).collect()
     }
 
     /// A device has changed: where the program could not be attached, and would not be tried again because of one

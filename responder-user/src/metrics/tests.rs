@@ -18,7 +18,7 @@ use responder_leadership::{
 
 use super::{counts::Counts, health::Readiness, *};
 use crate::{
-    control::{AgentStatus, LeadershipStatus, LinkStatus},
+    control::{AgentStatus, LeadershipStatus, LinkStatus, PortStatus},
     datapath::xdp::WantedMode,
     decision::services::{Refused, Rules, ServiceKey},
     journal::Happening,
@@ -88,6 +88,11 @@ fn status() -> Status {
         running: true,
         xdp: Some("native by link".to_owned()),
         egress: Some("tcx".to_owned()),
+        ports: vec![PortStatus {
+            name: "eth0".to_owned(),
+            role: "answers".to_owned(),
+            ..PortStatus::default()
+        }],
         ..LinkStatus::default()
     };
     let agent = AgentStatus {

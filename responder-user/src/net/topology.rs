@@ -144,9 +144,8 @@ impl NetState {
                 self.bridge(link, vlan_filtering || stp, depth, found)
             }
             (Some("team"), _) => itself(link, Some("only the team knows which of its ports is in use")),
-            (Some("bond" | "bridge" | "macvlan" | "macvtap" | "openvswitch"), _) => {
-                itself(link, Some("it has no driver of its own"))
-            }
+            (Some("bond" | "bridge"), _) => itself(link, Some("it has no driver of its own")),
+            // Of others the kernel says whether they have one, such as macvlan and Open vSwitch's internal ports.
             _ => itself(link, None),
         }
     }

@@ -277,9 +277,7 @@ impl Follower {
                     put_link(state, bond, false);
                 }
             });
-            if let Err(error) = read {
-                tracing::debug!(index, %error, "cannot read a bond"); // it may have gone
-            }
+            read.unwrap_or_else(|error| tracing::debug!(index, %error, "no such bond any more"));
         }
     }
 

@@ -145,9 +145,9 @@ impl<'a> Ears<'a> {
 
     /// Sends `frame` from `dev` until an answer for `vip` is heard; all are from `mac`, and heard just there.
     pub(crate) fn assert_answer(&self, dev: &str, frame: &[u8], vip: IpAddr, at: &[&str], mac: Mac) {
-        self.clear();
         let wanted: BTreeSet<_> = at.iter().map(|dev| (*dev, mac)).collect();
         let asked = wait_until(&format!("an answer for {vip} by {mac} at {at:?}"), 3 * SOON, || {
+            self.clear(); // what came before the state that is waited for does not count
             send_all(self.ns, dev, &[frame.to_vec()]).unwrap();
             wait_until("it", Duration::from_millis(500), || (self.heard(vip) == wanted).then_some(())).ok()
         });

@@ -234,7 +234,7 @@ fn teams_macvlans_ipvlans_and_open_vswitch() {
     let macvlan = net.add("mv0", Some("macvlan"), |link| link.parent = Some(eth0));
     let internal = net.add("ovsbr0", Some("openvswitch"), |_| ());
     for index in [team, macvlan, internal] {
-        assert_eq!(net.ports(index), [(index, 0, Answers, true)]);
+        assert_eq!(net.ports(index), [(index, 0, Answers, index == team)]);
         assert_eq!(net.refusal(index), None);
     }
     let ipvlan = net.add("iv0", Some("ipvlan"), |link| link.parent = Some(eth0));
