@@ -195,7 +195,7 @@ fn explain_denied(code: i32) -> Option<String> {
              does it itself",
             limit / 1024
         )),
-        _ => None,
+        Counted::Locked(_) | Counted::Group | Counted::Unknown(_) => None,
     }
 }
 
