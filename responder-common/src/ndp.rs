@@ -1,5 +1,7 @@
 //! Neighbor Discovery (RFC 4861, RFC 4862): judging solicitations and advertisements, and answering.
 
+use core::hint::black_box;
+
 use crate::{
     checksum::Sum,
     datapath::{Claim, Known, Tables},
@@ -205,7 +207,10 @@ fn check<F: Frame>(frame: &F, eth: Eth, l4: usize, solicitation: bool) -> Result
         if at >= units {
             break;
         }
-        let unit = frame.view::<NdUnit>(l5 + at * size_of::<NdUnit>()).ok_or(Outcome::NdTruncated)?;
+        // Verifiers before 6.8 learn nothing from comparing two registers: only the remainder tells them that `at` is small.
+        // The compiler, which knows, would leave it out.
+        let seen = black_box(at) % MAX_UNITS;
+        let unit = frame.view::<NdUnit>(l5 + seen * size_of::<NdUnit>()).ok_or(Outcome::NdTruncated)?;
         let (kind, len) = (unit.type_len.get() >> 8, usize::from(unit.type_len.get() & 0xff));
         if len == 0 || at + len > units {
             return Err(Outcome::NdOption);
@@ -224,6 +229,8 @@ fn check<F: Frame>(frame: &F, eth: Eth, l4: usize, solicitation: bool) -> Result
     sum.pseudo_header(&ip);
     let message = frame.view::<NdMessage>(l4).ok_or(Outcome::NdTruncated)?;
     sum.message(message);
+    // Otherwise the compiler counts by something else than `i`, of which verifiers before 6.8 do not know how large it is.
+    let units = black_box(units);
     for i in 0..MAX_UNITS {
         if i >= units {
             break;

@@ -27,6 +27,7 @@ use self::{
     kernel::SERIES,
     qemu::Accelerator,
     report::Column,
+    suite::Plan,
 };
 use crate::{
     build::workspace,
@@ -54,6 +55,9 @@ pub(crate) struct Arguments {
     /// So many seconds for a test program
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     limit: u64,
+    /// Run this command of a shell in the machines instead of tests, and show what it prints
+    #[arg(long, value_name = "COMMAND", conflicts_with = "filter")]
+    shell: Option<String>,
     /// Install what is missing without asking (as when the environment variable CI is set)
     #[arg(long)]
     yes: bool,
@@ -87,14 +91,20 @@ fn play(arguments: &Arguments, total: &mut Total) -> Result<()> {
             image::program()?
         }
     };
-    let chosen = step("test programs", || suite::choose(&arguments.filter))?;
-    if chosen.is_empty() {
-        bail!("no test has such a name: {}", arguments.filter.join(" "));
-    }
+    let plan = match &arguments.shell {
+        Some(command) => Plan::Command(command.clone(), arguments.limit),
+        None => {
+            let chosen = step("test programs", || suite::choose(&arguments.filter))?;
+            if chosen.is_empty() {
+                bail!("no test has such a name: {}", arguments.filter.join(" "));
+            }
+            Plan::Tests(chosen, arguments.limit)
+        }
+    };
     let place = target_dir(&workspace()).join("vm");
     let initramfs = place.join("initramfs.cpio");
     step("files", || {
-        let files = suite::files(&chosen, &kernels, &agent, arguments.limit)?;
+        let files = suite::files(&plan, &kernels, &agent)?;
         let size = files.write(&initramfs)?;
         say(format!("{:.0} MB", size as f64 / 1e6));
         Ok(())
@@ -106,10 +116,6 @@ fn play(arguments: &Arguments, total: &mut Total) -> Result<()> {
         Accelerator::Tcg => "software emulation",
     };
     say(format!("QEMU {}, {how}", qemu.version));
-    let tests: Vec<String> = chosen
-        .iter()
-        .flat_map(|program| program.tests.iter().map(move |test| format!("{}::{test}", program.name)))
-        .collect();
     let columns = step("machines", || {
         let (sender, heard) = mpsc::channel();
         let mut columns = Vec::new();
@@ -147,7 +153,9 @@ fn play(arguments: &Arguments, total: &mut Total) -> Result<()> {
         }
         Ok(columns)
     })?;
-    println!("{}", report::table(&columns, &tests));
+    if arguments.shell.is_none() {
+        println!("{}", report::table(&columns, &plan.tests()));
+    }
     Ok(())
 }
 

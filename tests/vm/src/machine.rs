@@ -1,6 +1,7 @@
 //! Mounts, modules and the end of the machine.
 
 use std::{
+    ffi::CString,
     fs::{self, File},
     path::{Path, PathBuf},
 };
@@ -13,7 +14,7 @@ use nix::{
     unistd::sync,
 };
 
-/// Names of files of modules, in the order in which they are loaded.
+/// Files of modules and their parameters, in the order in which they are loaded.
 const MODULES: &str = "modules";
 /// Names the kernel's directory under /vm, on its command line.
 const SERIES: &str = "vm.series=";
@@ -56,8 +57,9 @@ pub(crate) fn modules() -> Result<Vec<String>> {
     let load =
         |path: &str| -> Result<()> { Ok(finit_module(File::open(path)?, c"", ModuleInitFlags::empty())?) };
     let mut unloaded = Vec::new();
-    for path in list.lines() {
-        if let Err(error) = load(path) {
+    for line in list.lines() {
+        let (path, parameters) = line.split_once(' ').unwrap_or((line, ""));
+        if let Err(error) = load(path, parameters) {
             eprintln!("responder-init: {path}: {error:#}");
             let name = Path::new(path).file_stem().unwrap_or_default();
             unloaded.push(name.to_string_lossy().into_owned());

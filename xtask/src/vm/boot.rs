@@ -21,6 +21,14 @@ use crate::tools::shown;
 const MEMORY: u32 = 1280;
 const PROCESSORS: u32 = 2;
 
+/// NICs in pairs, both on one wire: their model and the ends of their addresses. vmxnet3 takes VLAN tags out of frames, which
+/// can be switched off; virtio-net never does.
+const NICS: [(&str, [&str; 2]); 3] = [
+    ("virtio-net-pci,ctrl_vlan=off", ["0f01", "0f02"]),
+    ("virtio-net-pci,ctrl_vlan=off", ["0f03", "0f04"]),
+    ("vmxnet3", ["0e01", "0e02"]),
+];
+
 /// What a kernel says on its console when something is wrong with it.
 const COMPLAINTS: [&str; 9] = [
     "Kernel panic",
@@ -68,7 +76,9 @@ impl Machine {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]).arg(inner.get_program()).args(inner.get_args());
         command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        // What it has to say of its options; a hub without the host's network is what is wanted.
+        let log = fs::File::create(console.with_extension("qemu"))?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().with_context(|| format!("cannot run `{}`", shown(&command)))?;
         let output = child.stdout.take().context("no pipe")?;
         thread::spawn(move || {
@@ -125,11 +135,14 @@ fn arguments(
     command.args(["-chardev", &format!("file,id=console,path={}", console.display())]);
     command.args(["-serial", "chardev:console", "-chardev", "stdio,id=report,signal=off"]);
     command.args(["-serial", "chardev:report"]);
-    // Two NICs on one wire.
-    for (nic, mac) in [("h0", "02:00:00:00:0f:01"), ("h1", "02:00:00:00:0f:02")] {
-        command.args(["-netdev", &format!("hubport,id={nic},hubid=0")]);
-        let device = format!("virtio-net-pci,netdev={nic},mac={mac},ctrl_vlan=off,romfile=");
-        command.args(["-device", &device]);
+    for (wire, (model, macs)) in NICS.iter().enumerate() {
+        for mac in macs {
+            command.args(["-netdev", &format!("hubport,id=n{mac},hubid={wire}")]);
+            command.args([
+                "-device",
+                &format!("{model},netdev=n{mac},mac=02:00:00:00:{},romfile=", colons(mac)),
+            ]);
+        }
     }
     command.arg("-kernel").arg(kernel.vmlinux()).arg("-initrd").arg(initramfs);
     let line = format!(
@@ -138,4 +151,10 @@ fn arguments(
     );
     command.args(["-append", &line]);
     command
+}
+
+/// `0f01` as `0f:01`.
+fn colons(mac: &str) -> String {
+    let (first, second) = mac.split_at(2);
+    format!("{first}:{second}")
 }

@@ -58,8 +58,9 @@ impl Lists {
         for option in [
             option("Dir::Etc::sourcelist", &self.sources()),
             "Dir::Etc::sourceparts=-".to_owned(),
-            "Dir::Etc::preferences=-".to_owned(),
-            "Dir::Etc::preferencesparts=-".to_owned(),
+            // What this machine prefers is about what is installed.
+            "Dir::Etc::preferences=/dev/null".to_owned(),
+            option("Dir::Etc::preferencesparts", &self.dir.join("lists/partial")),
             option("Dir::State::lists", &self.dir.join("lists")),
             "Dir::Cache::pkgcache=".to_owned(),
             "Dir::Cache::srcpkgcache=".to_owned(),

@@ -10,6 +10,9 @@ use crate::{
     total::{Reader, Total},
 };
 
+/// The step that is no test program.
+pub(super) const COMMAND: &str = "command";
+
 /// How a test ended on a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
@@ -75,6 +78,10 @@ impl Column {
 
     fn output(&mut self, text: &str) {
         let Some((program, reader, output, last)) = &mut self.running else { return };
+        if program == COMMAND {
+            say(format!("{}: {text}", self.title));
+            return;
+        }
         reader.line(text);
         output.push(text.to_owned());
         if let Some((test, outcome)) = ended(text) {
@@ -94,6 +101,13 @@ impl Column {
     fn end(&mut self, status: &str, total: &mut Total) {
         let Some((program, reader, output, _)) = self.running.take() else { return };
         let good = status == "exit status: 0";
+        if program == COMMAND {
+            match good {
+                true => total.passed(),
+                false => total.failed(format!("{}: {status}", self.title)),
+            }
+            return;
+        }
         reader.finish(good, total);
         if !good {
             say(format!("{} {program} ended with {status}:\n{}", self.title, output.join("\n")));

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use ebpf_build::target_dir;
 
-use super::{initramfs::Files, kernel::Kernel};
+use super::{initramfs::Files, kernel::Kernel, report::COMMAND};
 use crate::{
     build::{self, Executable, workspace},
     tools::{on_path, run},
@@ -20,9 +20,10 @@ use crate::{
 const PROGRAMS: [&str; 6] = ["acceptance", "agent_", "egress", "layout", "net_", "vm_"];
 
 /// Modules that a machine loads.
-const MODULES: [&str; 32] = [
+const MODULES: [&str; 33] = [
     "virtio_pci",
     "virtio_net",
+    "vmxnet3",
     "veth",
     "bridge",
     "8021q",
@@ -55,8 +56,12 @@ const MODULES: [&str; 32] = [
     "ipv6",
 ];
 
+/// What keeps modules from making links that nobody asked for.
+const PARAMETERS: [(&str, &str); 3] =
+    [("bonding", "max_bonds=0"), ("dummy", "numdummies=0"), ("ifb", "numifbs=0")];
+
 /// Programs that tests or people use, where this machine has them.
-const TOOLS: [&str; 62] = [
+const TOOLS: [&str; 64] = [
     "arp-scan",
     "arping",
     "awk",
@@ -114,9 +119,11 @@ const TOOLS: [&str; 62] = [
     "tcpdump",
     "timeout",
     "trafgen",
+    "tr",
     "true",
     "umount",
     "uname",
+    "uniq",
     "unshare",
     "wc",
 ];
@@ -124,12 +131,12 @@ const TOOLS: [&str; 62] = [
 /// A test program and those of its tests that are wanted.
 #[derive(Debug)]
 pub(super) struct Chosen {
-    pub(super) name: String,
+    name: String,
     path: PathBuf,
     package: PathBuf,
     /// Empty: all.
     only: Vec<String>,
-    pub(super) tests: Vec<String>,
+    tests: Vec<String>,
 }
 
 /// Builds the test programs and chooses those whose names, with their tests', contain one of `filter`.
@@ -173,12 +180,55 @@ fn tests_of(program: &Path) -> Result<Vec<String>> {
     Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }
 
+/// What a machine does.
+#[derive(Debug)]
+pub(super) enum Plan {
+    /// Runs tests, each program for so many seconds at most.
+    Tests(Vec<Chosen>, u64),
+    /// Runs one command of a shell.
+    Command(String, u64),
+}
+
+impl Plan {
+    fn programs(&self) -> &[Chosen] {
+        match self {
+            Self::Tests(programs, _) => programs,
+            Self::Command(..) => &[],
+        }
+    }
+
+    /// The names of all tests in it: `PROGRAM::TEST`.
+    pub(super) fn tests(&self) -> Vec<String> {
+        let names = |program: &Chosen| {
+            program.tests.iter().map(|test| format!("{}::{test}", program.name)).collect::<Vec<_>>()
+        };
+        self.programs().iter().flat_map(names).collect()
+    }
+
+    /// As the first process of a machine reads it: name, seconds, program and arguments, with tabs between them.
+    fn text(&self) -> String {
+        match self {
+            Self::Command(command, limit) => format!("{COMMAND}\t{limit}\t/bin/sh\t-c\t{command}\n"),
+            Self::Tests(programs, limit) => programs
+                .iter()
+                .map(|program| {
+                    let only = match program.only.as_slice() {
+                        [] => String::new(),
+                        only => format!("\t--exact\t{}", only.join("\t")),
+                    };
+                    format!("{0}\t{limit}\t/vm/tests/{0}{only}\t--test-threads=1\n", program.name)
+                })
+                .collect(),
+        }
+    }
+}
+
 /// Everything in the machines; each finds what is its own by the series of its kernel.
 ///
 /// # Errors
 ///
 /// A part is missing or cannot be built.
-pub(super) fn files(chosen: &[Chosen], kernels: &[Kernel], agent: &Path, limit: u64) -> Result<Files> {
+pub(super) fn files(plan: &Plan, kernels: &[Kernel], agent: &Path) -> Result<Files> {
     let mut files = Files::new();
     let stripped = Stripped::new()?;
     let build = ["build", "--package", "responder-vm", "--package", "responder-lab", "--bins"];
@@ -191,15 +241,9 @@ pub(super) fn files(chosen: &[Chosen], kernels: &[Kernel], agent: &Path, limit: 
         files.program(place, &stripped.of(&program.path)?)?;
     }
     files.program("usr/bin/responder", &stripped.of(agent)?)?;
-    let mut plan = String::new();
-    for program in chosen {
+    for program in plan.programs() {
         files.program(&format!("vm/tests/{}", program.name), &stripped.of(&program.path)?)?;
-        write!(plan, "{0}\t{limit}\t/vm/tests/{0}", program.name)?;
-        if !program.only.is_empty() {
-            write!(plan, "\t--exact\t{}", program.only.join("\t"))?;
-        }
-        writeln!(plan, "\t--test-threads=1")?;
-        files.content(&format!("{}/.keep", program.package.display()).trim_start_matches('/').to_owned(), "");
+        files.content(format!("{}/.keep", program.package.display()).trim_start_matches('/'), "");
     }
     for tool in TOOLS {
         if let Some(path) = on_path(tool) {
@@ -215,11 +259,12 @@ pub(super) fn files(chosen: &[Chosen], kernels: &[Kernel], agent: &Path, limit: 
         let modules = kernel.modules(&MODULES)?;
         let mut list = String::new();
         for (name, content) in modules {
-            writeln!(list, "/{dir}/{name}.ko")?;
+            let parameters = PARAMETERS.iter().find(|(module, _)| *module == name);
+            writeln!(list, "/{dir}/{name}.ko {}", parameters.map_or("", |(_, text)| text))?;
             files.content(&format!("{dir}/{name}.ko"), content);
         }
         files.content(&format!("{dir}/modules"), list);
-        files.content(&format!("{dir}/plan"), plan.clone());
+        files.content(&format!("{dir}/plan"), plan.text());
     }
     files.content("vm/environment", environment());
     files.content(
