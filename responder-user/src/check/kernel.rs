@@ -31,9 +31,7 @@ pub(super) fn release() -> Finding {
 
 pub(super) fn check() -> Vec<Finding> {
     let mut findings: Vec<_> = Required::ALL.into_iter().map(required).collect();
-    // Before the limit is raised for loading.
     findings.push(memory());
-    probe::raise_memory_limit();
     findings.extend(load());
     findings.push(tcx());
     findings.push(btf());
@@ -86,8 +84,8 @@ fn memory() -> Finding {
             about,
             Limited,
             format!(
-                "maps count as locked memory (before Linux 5.11), of which {} KiB are allowed; the agent lifts that \
-                 where it has CAP_SYS_RESOURCE, else LimitMEMLOCK=infinity does",
+                "maps count as locked memory (before Linux 5.11), of which {} KiB are allowed, and that cannot be lifted \
+                 without CAP_SYS_RESOURCE; the default --capacity takes some ten MiB: LimitMEMLOCK=infinity",
                 limit / 1024
             ),
         ),

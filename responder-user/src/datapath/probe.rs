@@ -170,16 +170,17 @@ pub fn tcx() -> Answer {
 pub enum Counted {
     /// As memory of the control group.
     Group,
-    /// As locked memory of the user, of which this process may have so many bytes (before Linux 5.11).
+    /// As locked memory of the user, of which this process can have so many bytes (before Linux 5.11).
     Locked(u64),
     /// It cannot be told, for this reason.
     Unknown(String),
 }
 
-/// Asks by making a map while nothing may be locked. For a moment that is the limit of this process, so this is for processes
-/// that make no maps meanwhile.
+/// Asks by making a map while nothing may be locked, after lifting the limit as far as possible. For a moment that is the limit of
+/// this process, so this is for processes that make no maps meanwhile.
 #[must_use]
 pub fn memory() -> Counted {
+    raise_memory_limit();
     let limit = |soft, hard| setrlimit(Resource::RLIMIT_MEMLOCK, soft, hard);
     let unknown = |error: &(dyn std::error::Error + 'static)| Counted::Unknown(chain(error));
     let (soft, hard) = match getrlimit(Resource::RLIMIT_MEMLOCK) {
@@ -190,17 +191,20 @@ pub fn memory() -> Counted {
         return unknown(&error);
     }
     let made = make_array(0);
+    // aya lifts the limit, too, if a map is refused for it, and tries again.
+    let was_lifted = getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(soft, _)| soft != 0);
     if let Err(error) = limit(soft, hard) {
         return unknown(&error);
     }
     match made {
-        Ok(()) => Counted::Group,
+        Ok(()) if !was_lifted => Counted::Group,
+        Ok(()) => Counted::Locked(soft),
         Err(error) if map_errno(&error) == Some(Errno::EPERM) => Counted::Locked(soft),
         Err(error) => unknown(&error),
     }
 }
 
-/// Lifts that limit as far as this process may, which costs nothing where it is not held against maps.
+/// Lifts the limit of locked memory as far as this process may, which costs nothing where it is not held against maps.
 pub fn raise_memory_limit() {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_MEMLOCK) else {
         return;
