@@ -2,7 +2,10 @@
 
 use std::{fs, io, path::Path};
 
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::sys::{
+    resource::RLIM_INFINITY,
+    statfs::{BPF_FS_MAGIC, statfs},
+};
 
 use super::{
     Finding,
@@ -13,7 +16,7 @@ use crate::{
     datapath::{
         DatapathError,
         pins::Pins,
-        probe::{self, Lacking},
+        probe::{self, Counted, Lacking},
     },
     net::boot,
 };
@@ -127,10 +130,8 @@ fn file_system(bpffs: &Path) -> Finding {
 #[must_use]
 pub fn explain_unfit(error: &anyhow::Error) -> Option<String> {
     let because = |why: String| format!("{why} ({})", short(&format!("{error:#}")));
-    let denied = error.chain().any(|cause| {
-        cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
-    });
-    if let Some(why) = denied.then(explain_denied).flatten() {
+    let codes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
+    if let Some(why) = codes.filter_map(explain_denied).next() {
         return Some(because(why));
     }
     // Only where the kernel has refused to load something there is a question.
@@ -145,10 +146,10 @@ pub fn explain_unfit(error: &anyhow::Error) -> Option<String> {
 
 /// The same for an error of which only the words are left.
 pub(super) fn explain_text(error: &str) -> String {
-    let denied = error.contains("os error 1)") || error.contains("os error 13)");
-    match explain_denied() {
-        Some(why) if denied => format!("{why} ({})", short(error)),
-        _ => error.to_owned(),
+    let is = |code: &i32| error.contains(&format!("os error {code})"));
+    match [libc::EPERM, libc::EACCES].into_iter().filter(is).find_map(explain_denied) {
+        Some(why) => format!("{why} ({})", short(error)),
+        None => complaint(error),
     }
 }
 
@@ -157,7 +158,25 @@ fn short(error: &str) -> &str {
     error.lines().next().unwrap_or(error)
 }
 
-fn explain_denied() -> Option<String> {
+/// The first line, and of what the verifier says, which is all that it has looked at, what it complains of: the last line before
+/// its figures.
+fn complaint(error: &str) -> String {
+    let is_figure = |line: &&str| {
+        ["verification time", "stack depth", "processed"].iter().any(|begin| line.starts_with(begin))
+    };
+    let mut lines = error.lines().map(str::trim).filter(|line| !line.is_empty() && !is_figure(line));
+    let first = lines.next().unwrap_or(error);
+    match lines.next_back() {
+        Some(last) => format!("{first} … {last}"),
+        None => first.to_owned(),
+    }
+}
+
+/// Why the kernel has refused something with this error number.
+fn explain_denied(code: i32) -> Option<String> {
+    if code != libc::EPERM && code != libc::EACCES {
+        return None;
+    }
     let missing: Vec<_> = missing_capabilities().iter().map(|(n, p)| format!("{n} ({p})")).collect();
     if !missing.is_empty() {
         return Some(format!("this needs {}; run as root or grant it", missing.join(" and ")));
@@ -169,12 +188,29 @@ fn explain_denied() -> Option<String> {
                 .to_owned(),
         );
     }
-    probe::memory_limit().map(|limit| {
-        format!(
-            "this kernel counts maps as locked memory, of which {} KiB are allowed, and they need some ten MiB: raise \
-             the limit (LimitMEMLOCK=infinity, `ulimit -l unlimited`), or grant CAP_SYS_RESOURCE, with which the \
-             agent raises it itself",
+    match probe::memory() {
+        Counted::Locked(limit) if code == libc::EPERM && limit != RLIM_INFINITY => Some(format!(
+            "this kernel counts maps as locked memory, of which {} KiB are allowed, and they need some ten MiB: lift the \
+             limit (LimitMEMLOCK=infinity, `ulimit -l unlimited`), or grant CAP_SYS_RESOURCE, with which the agent \
+             does it itself",
             limit / 1024
-        )
-    })
+        )),
+        Counted::Locked(_) | Counted::Group | Counted::Unknown(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verifier_s_complaint_is_found() {
+        let error = "the kernel refuses program x: Verifier output: 0: (b7) r0 = 0\nR7 offset is outside of the packet\n\
+            verification time 609 usec\nstack depth 256+0\nprocessed 5606 insns (limit 1000000)\n\n";
+        assert_eq!(
+            complaint(error),
+            "the kernel refuses program x: Verifier output: 0: (b7) r0 = 0 … R7 offset is outside of the packet"
+        );
+        assert_eq!(complaint("no such file"), "no such file");
+    }
 }

@@ -6,7 +6,7 @@ use aya::{
     EbpfLoader,
     programs::{ProgramError, SchedClassifier, Xdp},
 };
-use nix::sys::utsname::uname;
+use nix::sys::{resource::RLIM_INFINITY, utsname::uname};
 use responder_common::layout::{EGRESS_PROGRAM, XDP_FRAGS_PROGRAM, XDP_PROGRAM};
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
 use crate::datapath::{
     chain,
     object::OBJECT,
-    probe::{self, Answer, Required},
+    probe::{self, Answer, Counted, Required},
 };
 
 /// What is there, as far as it says itself. Nothing is concluded from it.
@@ -31,9 +31,7 @@ pub(super) fn release() -> Finding {
 
 pub(super) fn check() -> Vec<Finding> {
     let mut findings: Vec<_> = Required::ALL.into_iter().map(required).collect();
-    // Before the limit is raised for loading.
     findings.push(memory());
-    probe::raise_memory_limit();
     findings.extend(load());
     findings.push(tcx());
     findings.push(btf());
@@ -77,25 +75,21 @@ fn required(feature: Required) -> Finding {
 
 fn memory() -> Finding {
     let about = "memory";
-    match probe::memory_limit() {
-        None => Finding::new(about, Fine, "maps count as memory of the control group"),
-        Some(limit) => Finding::new(
+    match probe::memory() {
+        Counted::Group => Finding::new(about, Fine, "maps count as memory of the control group"),
+        Counted::Locked(RLIM_INFINITY) => {
+            Finding::new(about, Fine, "maps count as locked memory, without a limit")
+        }
+        Counted::Locked(limit) => Finding::new(
             about,
             Limited,
             format!(
-                "maps count as locked memory (before Linux 5.11), of which {} are allowed; the agent raises that where \
-                 it has CAP_SYS_RESOURCE, else it must be enough: LimitMEMLOCK=infinity",
-                kib(limit)
+                "maps count as locked memory (before Linux 5.11), of which {} KiB are allowed, and that cannot be lifted \
+                 without CAP_SYS_RESOURCE; the default --capacity takes some ten MiB: LimitMEMLOCK=infinity",
+                limit / 1024
             ),
         ),
-    }
-}
-
-fn kib(bytes: u64) -> String {
-    if bytes == nix::sys::resource::RLIM_INFINITY {
-        "any amount".to_owned()
-    } else {
-        format!("{} KiB", bytes / 1024)
+        Counted::Unknown(error) => unknown(about, &error),
     }
 }
 

@@ -67,7 +67,7 @@ fn one(net: &NetState, link: &Link, pins: Option<&Pins>) -> Result<Vec<Finding>>
             ));
         }
         Some(current) => {
-            let foreign = Foreign::inspect(current.prog_id);
+            let foreign = Foreign::inspect_thoroughly(current.prog_id);
             let text = format!(
                 "{foreign} is attached and not ours: in the way, as the kernel runs one program on an interface, in \
                  whatever mode"

@@ -17,8 +17,10 @@ use super::pins::{names, open_pin};
 const BPFFS: &str = "/sys/fs/bpf";
 /// What libxdp (`xdp-loader`, xdp-tools) attaches; it runs others' programs one after the other.
 const DISPATCHER: &str = "xdp_dispatcher";
-/// Time for looking into other processes, which can be many.
-const SEARCH: Duration = Duration::from_millis(50);
+/// Time for looking into other processes, which can be many, where the agent's loop waits.
+const SHORT_SEARCH: Duration = Duration::from_millis(50);
+/// The same where nothing waits.
+const LONG_SEARCH: Duration = Duration::from_secs(10);
 
 /// A program of somebody else.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,16 +40,27 @@ pub struct Foreign {
 }
 
 impl Foreign {
-    /// Finds out what can be known of the program `id`.
+    /// Finds out what can be known quickly of the program `id`.
     #[must_use]
     pub fn inspect(id: u32) -> Self {
+        Self::find(id, SHORT_SEARCH)
+    }
+
+    /// Finds out what can be known of the program `id`, however many processes there are.
+    #[must_use]
+    pub fn inspect_thoroughly(id: u32) -> Self {
+        Self::find(id, LONG_SEARCH)
+    }
+
+    fn find(id: u32, limit: Duration) -> Self {
         let name = loaded_programs()
             .flatten()
             .find(|info| info.id() == id)
             .and_then(|info| info.name_as_str().map(str::to_owned));
         let link = loaded_links().flatten().find(|link| link.program_id() == id).map(|link| link.id());
         let members = if name.as_deref() == Some(DISPATCHER) { members(id) } else { Vec::new() };
-        Self { id, name, members, link, pin: find_pin(Path::new(BPFFS), id, 8), holder: holder(id) }
+        let pin = find_pin(Path::new(BPFFS), id, 8);
+        Self { id, name, members, link, pin, holder: holder(id, limit) }
     }
 }
 
@@ -101,16 +114,16 @@ fn find_dir(within: &Path, end: &str, depth: u32) -> Option<PathBuf> {
 }
 
 /// A process that has the program, or a link that runs it, open. Looked for once: the agent asks again and again.
-fn holder(id: u32) -> Option<(String, u32)> {
+fn holder(id: u32, limit: Duration) -> Option<(String, u32)> {
     static KNOWN: Mutex<BTreeMap<u32, Option<(String, u32)>>> = Mutex::new(BTreeMap::new());
     let mut known = KNOWN.lock().ok()?;
-    known.entry(id).or_insert_with(|| find_holder(id)).clone()
+    known.entry(id).or_insert_with(|| find_holder(id, limit)).clone()
 }
 
-fn find_holder(id: u32) -> Option<(String, u32)> {
+fn find_holder(id: u32, limit: Duration) -> Option<(String, u32)> {
     let begin = Instant::now();
     for pid in names(Path::new("/proc")).iter().filter_map(|name| name.parse::<u32>().ok()) {
-        if begin.elapsed() > SEARCH {
+        if begin.elapsed() > limit {
             return None;
         }
         let process = Path::new("/proc").join(pid.to_string());

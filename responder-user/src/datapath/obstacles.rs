@@ -166,18 +166,19 @@ fn of_both_modes(words: &str) -> Option<&'static str> {
 }
 
 fn of_veth(name: &str, errno: Errno) -> Option<String> {
-    match errno {
-        Errno::ERANGE => Some(
+    if errno == Errno::ERANGE {
+        Some(
             "frames of the other end are longer than a page: lower its MTU to 3500, or have a kernel with multi-buffer \
              XDP (5.18)"
                 .to_owned(),
-        ),
-        Errno::ENOSPC => Some(format!(
+        )
+    } else if errno == Errno::ENOSPC {
+        Some(format!(
             "the other end sends on more queues than this one receives on: more here (ethtool -L {name} rx N), or \
              fewer there (ethtool -L PEER tx N)"
-        )),
-        Errno::ENOTCONN => Some("the other end is gone".to_owned()),
-        _ => None,
+        ))
+    } else {
+        (errno == Errno::ENOTCONN).then(|| "the other end is gone".to_owned())
     }
 }
 

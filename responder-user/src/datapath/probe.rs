@@ -165,20 +165,46 @@ pub fn tcx() -> Answer {
     }
 }
 
-/// The limit in bytes that the kernel holds against what maps and programs take (before Linux 5.11); `None`: it counts
-/// them as memory of the control group.
-///
-/// For a moment the limit of this process is zero, so this is for processes that make no maps meanwhile.
-#[must_use]
-pub fn memory_limit() -> Option<u64> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK).ok()?;
-    setrlimit(Resource::RLIMIT_MEMLOCK, 0, hard).ok()?;
-    let made = make_array(0);
-    setrlimit(Resource::RLIMIT_MEMLOCK, soft, hard).ok();
-    made.is_err_and(|error| map_errno(&error) == Some(Errno::EPERM)).then_some(soft)
+/// Where the kernel counts what maps and programs take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// As memory of the control group.
+    Group,
+    /// As locked memory of the user, of which this process can have so many bytes (before Linux 5.11).
+    Locked(u64),
+    /// It cannot be told, for this reason.
+    Unknown(String),
 }
 
-/// Lifts that limit as far as this process may, which costs nothing where it is not held against maps.
+/// Asks by making a map while nothing may be locked, after lifting the limit as far as possible. For a moment that is the limit of
+/// this process, so this is for processes that make no maps meanwhile.
+#[must_use]
+pub fn memory() -> Counted {
+    raise_memory_limit();
+    let limit = |soft, hard| setrlimit(Resource::RLIMIT_MEMLOCK, soft, hard);
+    let unknown = |error: &(dyn std::error::Error + 'static)| Counted::Unknown(chain(error));
+    let (soft, hard) = match getrlimit(Resource::RLIMIT_MEMLOCK) {
+        Ok(limits) => limits,
+        Err(error) => return unknown(&error),
+    };
+    if let Err(error) = limit(0, hard) {
+        return unknown(&error);
+    }
+    let made = make_array(0);
+    // aya lifts the limit, too, if a map is refused for it, and tries again.
+    let was_lifted = getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(soft, _)| soft != 0);
+    if let Err(error) = limit(soft, hard) {
+        return unknown(&error);
+    }
+    match made {
+        Ok(()) if !was_lifted => Counted::Group,
+        Ok(()) => Counted::Locked(soft),
+        Err(error) if map_errno(&error) == Some(Errno::EPERM) => Counted::Locked(soft),
+        Err(error) => unknown(&error),
+    }
+}
+
+/// Lifts the limit of locked memory as far as this process may, which costs nothing where it is not held against maps.
 pub fn raise_memory_limit() {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_MEMLOCK) else {
         return;
