@@ -78,6 +78,12 @@ pub enum Program {
 }
 
 impl Program {
+    /// Those that this kernel has to take: frames in several buffers came with 5.18.
+    #[must_use]
+    pub fn of_this_kernel() -> &'static [Self] {
+        if responder_lab::kernel() < (5, 18) { &[Self::Plain] } else { &[Self::Plain, Self::Frags] }
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::Plain => XDP_PROGRAM,
@@ -93,7 +99,8 @@ impl Kernel {
     ///
     /// If the object is not there or the kernel refuses something.
     pub fn load(capacity: Option<u32>) -> Result<Self> {
-        Self::open("responder.o", &[XDP_PROGRAM, XDP_FRAGS_PROGRAM], capacity)
+        let names: Vec<_> = Program::of_this_kernel().iter().map(|program| program.name()).collect();
+        Self::open("responder.o", &names, capacity)
     }
 
     /// Loads these XDP programs of an object that has the responder's maps, and the egress program if it is there.

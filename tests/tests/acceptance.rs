@@ -15,8 +15,6 @@ use responder_tests::{
     skip::is_root,
 };
 
-const PROGRAMS: [Program; 2] = [Program::Plain, Program::Frags];
-
 /// The only counter that went up by one between the two.
 fn moved(before: &Outcomes, after: &Outcomes) -> Vec<(&'static str, u64)> {
     let change = |o: &Outcome| (o.name(), after.get(*o).wrapping_sub(before.get(*o)));
@@ -77,7 +75,7 @@ fn run(name: &str, host: &Host, also: impl Fn(&Case, &Expected)) {
         return;
     }
     let mut kernel = Kernel::with(host).unwrap();
-    for program in PROGRAMS {
+    for &program in Program::of_this_kernel() {
         for case in frames::all() {
             let expected = expect(host, &case.frame);
             also(&case, &expected);

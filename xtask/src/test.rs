@@ -20,6 +20,7 @@ use crate::{
     step::{say, step},
     tools::{self, Consent},
     total::{Reader, Total},
+    vm,
 };
 
 /// Run the tests: everything, or with --quick what needs neither root nor packages
@@ -191,8 +192,11 @@ impl Run<'_> {
         for program in programs.iter().filter(|program| is_privileged(program)) {
             self.program(program, true)?;
         }
-        for program in &integration {
+        for program in integration.iter().filter(|program| !vm::is_for_machines(program)) {
             self.program(program, program.integration)?;
+        }
+        if self.wants("vm-test") {
+            vm::short(consent, &self.environment, &mut self.total)?;
         }
         self.demos()
     }

@@ -32,6 +32,11 @@ impl Total {
         self.failed.is_empty() && self.passed > 0
     }
 
+    /// Whether there was nothing but what cannot run here.
+    pub(crate) fn only_skipped(&self) -> bool {
+        self.failed.is_empty() && self.passed == 0 && !self.skipped.is_empty()
+    }
+
     /// Takes tests out of those that passed: they have said `name: reason`, one a line, and ended well.
     pub(crate) fn take_out_skipped(&mut self, log: &str) {
         for line in log.lines().filter(|line| !line.trim().is_empty()) {

@@ -2,35 +2,25 @@
 //!
 //! * `fetch`: packages of other suites; `kernel`, `qemu`: what of them.
 //! * `suite`: which tests, and what they need; `initramfs`: packs it.
-//! * `boot`: a machine; `report`: what is heard of it.
+//! * `boot`: a machine; `fleet`: all of them; `report`: what is heard of them.
 
 mod boot;
 mod fetch;
+mod fleet;
 mod initramfs;
 mod kernel;
 mod qemu;
 mod report;
 mod suite;
 
-use std::{
-    path::PathBuf,
-    process::ExitCode,
-    sync::mpsc::{self, RecvTimeoutError},
-    time::{Duration, Instant},
-};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Result, bail};
 use ebpf_build::target_dir;
 
-use self::{
-    boot::{Heard, Machine},
-    kernel::SERIES,
-    qemu::Accelerator,
-    report::Column,
-    suite::Plan,
-};
+use self::{fleet::Fleet, kernel::SERIES, qemu::Accelerator, suite::Plan};
 use crate::{
-    build::workspace,
+    build::{Executable, workspace},
     image,
     step::{say, step},
     tools::{self, Consent},
@@ -58,6 +48,9 @@ pub(crate) struct Arguments {
     /// Run this command of a shell in the machines instead of tests, and show what it prints
     #[arg(long, value_name = "COMMAND", conflicts_with = "filter")]
     shell: Option<String>,
+    /// Only the selection that is part of `cargo xtask test`
+    #[arg(long, conflicts_with_all = ["filter", "shell"])]
+    short: bool,
     /// Install what is missing without asking (as when the environment variable CI is set)
     #[arg(long)]
     yes: bool,
@@ -67,114 +60,145 @@ pub(crate) struct Arguments {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let mut total = Total::default();
-    play(arguments, &mut total)?;
-    println!("{total}");
-    Ok(if total.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn play(arguments: &Arguments, total: &mut Total) -> Result<()> {
-    let consent = Consent::new(arguments.yes);
     let series: Vec<&'static str> = match arguments.kernel.as_slice() {
         [] => SERIES.iter().map(|(series, _)| *series).collect(),
         named => named.iter().map(|name| known(name)).collect::<Result<_>>()?,
     };
-    let qemu = step("QEMU", || {
-        tools::install(&["lz4", "xz-utils", "zstd", "binutils"], consent)?;
-        qemu::ensure_qemu(consent)
-    })?;
-    let kernels = step("kernels", || kernel::ensure_kernels(&series, arguments.update))?;
-    let agent = match &arguments.program {
-        Some(program) => program.clone(),
-        None => {
-            step("image", || image::ensure(consent))?;
-            image::program()?
-        }
+    let mut total = Total::default();
+    let what = match &arguments.shell {
+        Some(command) => What::Shell(command),
+        None if arguments.short => What::Short,
+        None => What::Tests(&arguments.filter),
     };
-    let plan = match &arguments.shell {
-        Some(command) => Plan::Command(command.clone(), arguments.limit),
-        None => {
-            let chosen = step("test programs", || suite::choose(&arguments.filter))?;
-            if chosen.is_empty() {
-                bail!("no test has such a name: {}", arguments.filter.join(" "));
-            }
-            Plan::Tests(chosen, arguments.limit)
-        }
-    };
-    let place = target_dir(&workspace()).join("vm");
-    let initramfs = place.join("initramfs.cpio");
-    step("files", || {
-        let files = suite::files(&plan, &kernels, &agent)?;
-        let size = files.write(&initramfs)?;
-        say(format!("{:.0} MB", size as f64 / 1e6));
-        Ok(())
-    })?;
-
-    let accelerator = qemu::accelerator();
-    let how = match accelerator {
-        Accelerator::Kvm => "KVM",
-        Accelerator::Tcg => "software emulation",
-    };
-    say(format!("QEMU {}, {how}", qemu.version));
-    let columns = step("machines", || {
-        let (sender, heard) = mpsc::channel();
-        let mut columns = Vec::new();
-        let mut machines = Vec::new();
-        for (index, kernel) in kernels.iter().enumerate() {
-            let console = place.join(format!("console-{}", kernel.series));
-            columns.push(Column::new(kernel.short_version().to_owned()));
-            machines.push(Machine::start(
-                (&qemu, accelerator),
-                kernel,
-                &initramfs,
-                &console,
-                (index, sender.clone()),
-            )?);
-        }
-        drop(sender);
-        let mut open = machines.len();
-        let deadline = Instant::now() + Duration::from_secs(3600);
-        while open > 0 {
-            match heard.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok((index, Heard::Line(fields))) => columns[index].line(&fields, total),
-                Ok((index, Heard::End)) => {
-                    open -= 1;
-                    close(&mut columns[index], &machines[index], "it ended before its tests did", total);
-                }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    for (column, machine) in columns.iter_mut().zip(&machines) {
-                        if column.took.is_none() {
-                            close(column, machine, "its time is up", total);
-                        }
-                    }
-                    open = 0;
-                }
-            }
-        }
-        Ok(columns)
-    })?;
-    if arguments.shell.is_none() {
-        println!("{}", report::table(&columns, &plan.tests()));
-    }
-    Ok(())
+    let (update, limit) = (arguments.update, arguments.limit);
+    let wanted = Wanted { series, update, agent: arguments.program.clone(), what, limit, environment: &[] };
+    wanted.play(Consent::new(arguments.yes), &mut total)?;
+    println!("{total}");
+    Ok(if total.is_good() || total.only_skipped() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn close(column: &mut Column, machine: &Machine, why: &str, total: &mut Total) {
-    column.close(why, total);
-    if !column.done {
-        say(format!("{}: the end of its console:\n{}", column.title, machine.last_words()));
+/// Whether a test program is of use only in these machines.
+pub(crate) fn is_for_machines(program: &Executable) -> bool {
+    program.target.starts_with("vm_")
+}
+
+/// Tests a selection on all kernels, for `cargo xtask test`: with the agent of the image that it has built. What cannot
+/// run here is counted as skipped.
+///
+/// # Errors
+///
+/// Something does not build.
+pub(crate) fn short(
+    consent: Consent,
+    environment: &[(&'static str, OsString)],
+    total: &mut Total,
+) -> Result<()> {
+    let agent = image::program()?;
+    if !agent.is_file() {
+        total.skipped("vm-test", "needs the image, which could not be built");
+        return Ok(());
     }
-    if let Some(complaint) = machine.complaint() {
-        say(format!("{}: the kernel complains:\n{complaint}", column.title));
-        total.failed(format!("{}: the kernel complains", column.title));
+    Wanted {
+        series: SERIES.iter().map(|(series, _)| *series).collect(),
+        update: false,
+        agent: Some(agent),
+        what: What::Short,
+        limit: 120,
+        environment,
     }
-    let took = column.took.unwrap_or_default();
-    say(format!("{}: ended after {:.1} s", column.title, took.as_secs_f64()));
+    .play(consent, total)
 }
 
 fn known(name: &str) -> Result<&'static str> {
     match SERIES.iter().find(|(series, _)| *series == name) {
         Some((series, _)) => Ok(series),
         None => bail!("--kernel {name}: there are {}", SERIES.map(|(series, _)| series).join(", ")),
+    }
+}
+
+/// What the machines are to do.
+enum What<'a> {
+    /// All tests whose names contain one of these.
+    Tests(&'a [String]),
+    /// A selection.
+    Short,
+    /// A command of a shell.
+    Shell(&'a str),
+}
+
+struct Wanted<'a> {
+    series: Vec<&'static str>,
+    update: bool,
+    /// By default the image's, which is built.
+    agent: Option<PathBuf>,
+    what: What<'a>,
+    /// Seconds for one test program.
+    limit: u64,
+    /// For the machines' processes.
+    environment: &'a [(&'static str, OsString)],
+}
+
+impl Wanted<'_> {
+    fn play(self, consent: Consent, total: &mut Total) -> Result<()> {
+        let found = step("QEMU and kernels", || {
+            let qemu = qemu::ensure_qemu(consent)?;
+            tools::install(&["binutils", "lz4", "xz-utils", "zstd"], consent)?;
+            Ok((qemu, kernel::ensure_kernels(&self.series, self.update)?))
+        });
+        let (qemu, kernels) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                let reason = format!("{error:#}").replace('\n', " ");
+                for series in &self.series {
+                    total.skipped(format!("vm-test {series}"), &reason);
+                }
+                return Ok(());
+            }
+        };
+        let agent = match &self.agent {
+            Some(program) => program.clone(),
+            None => {
+                step("image", || image::ensure(consent))?;
+                image::program()?
+            }
+        };
+        let plan = self.plan()?;
+        let place = target_dir(&workspace()).join("vm");
+        let initramfs = place.join("initramfs.cpio");
+        step("files", || {
+            let size = suite::files(&plan, &kernels, &agent)?.write(&initramfs)?;
+            say(format!("{:.0} MB", size as f64 / 1e6));
+            Ok(())
+        })?;
+
+        let accelerator = qemu::accelerator();
+        let how = match accelerator {
+            Accelerator::Kvm => "KVM",
+            Accelerator::Tcg => "software emulation",
+        };
+        let columns = step(&format!("machines (QEMU {}, {how})", qemu.version), || {
+            let limit = Duration::from_secs(self.limit);
+            let environment = self.environment;
+            let fleet = Fleet { qemu: &qemu, initramfs: &initramfs, place: &place, limit, environment };
+            fleet.run(&kernels, accelerator, total)
+        })?;
+        if let Plan::Tests(..) = plan {
+            println!("{}", report::table(&columns, &plan.tests()));
+        }
+        Ok(())
+    }
+
+    fn plan(&self) -> Result<Plan> {
+        let chosen = match self.what {
+            What::Shell(command) => return Ok(Plan::Command(command.to_owned(), self.limit)),
+            What::Tests(filter) => step("test programs", || {
+                suite::choose(|name| filter.is_empty() || filter.iter().any(|part| name.contains(part)))
+            })?,
+            What::Short => step("test programs", suite::choose_short)?,
+        };
+        if chosen.is_empty() {
+            bail!("no test in the machines has such a name");
+        }
+        Ok(Plan::Tests(chosen, self.limit))
     }
 }

@@ -76,6 +76,6 @@ pub use process::{Output, Process};
 pub use relay::relay;
 pub use report::{Answer, Double, Report, Silence};
 pub use sightings::{Account, Sighting, Tenure};
-pub use skip::{root_or_skip, skip, tools_or_skip};
+pub use skip::{kernel, kernel_or_skip, root_or_skip, skip, tools_or_skip};
 pub use status::Status;
 pub use time::{BootTime, wait_until};

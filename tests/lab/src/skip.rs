@@ -1,6 +1,6 @@
 //! Tests that this machine cannot run.
 
-use std::{env, fs::OpenOptions, io::Write as _};
+use std::{env, fs, fs::OpenOptions, io::Write as _};
 
 /// Says that `test` is skipped and why: on stdout, and as a line in the file `$RESPONDER_SKIP_LOG`, from which the
 /// total is made.
@@ -35,6 +35,33 @@ pub fn tools_or_skip(test: &str, tools: &[&str]) -> bool {
         skip(test, &format!("needs {tool}"));
     }
     missing.is_none()
+}
+
+/// Version of the running kernel: major and minor.
+///
+/// # Panics
+///
+/// If its release does not begin with them.
+#[must_use]
+pub fn kernel() -> (u32, u32) {
+    let path = "/proc/sys/kernel/osrelease";
+    let release = fs::read_to_string(path).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor),
+        _ => panic!("{path} is {release:?}"),
+    }
+}
+
+/// True if the kernel is of this version or a later one. Otherwise skips `test`, which needs `what`.
+#[must_use]
+pub fn kernel_or_skip(test: &str, since: (u32, u32), what: &str) -> bool {
+    let (major, minor) = kernel();
+    let has = (major, minor) >= since;
+    if !has {
+        skip(test, &format!("needs {what} (Linux {}.{}), this is Linux {major}.{minor}", since.0, since.1));
+    }
+    has
 }
 
 /// The first of these tools that is not on PATH.

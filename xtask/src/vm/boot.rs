@@ -11,10 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{
-    kernel::Kernel,
-    qemu::{Accelerator, Qemu},
-};
+use super::{fleet::Fleet, kernel::Kernel, qemu::Accelerator};
 use crate::tools::shown;
 
 /// What a machine has, in MiB and processors.
@@ -64,18 +61,19 @@ impl Machine {
     ///
     /// The emulator cannot be started.
     pub(super) fn start(
-        (qemu, accelerator): (&Qemu, Accelerator),
+        fleet: &Fleet<'_>,
         kernel: &Kernel,
-        initramfs: &Path,
+        accelerator: Accelerator,
         console: &Path,
         (index, heard): (usize, Sender<(usize, Heard)>),
     ) -> Result<Self> {
         fs::write(console, "").with_context(|| format!("cannot write {}", console.display()))?;
-        let inner = arguments(qemu, accelerator, kernel, initramfs, console);
+        let inner = arguments(fleet, kernel, accelerator, console);
         // Not outliving this process, however that ends.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]).arg(inner.get_program()).args(inner.get_args());
         command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.envs(fleet.environment.iter().map(|(name, value)| (name, value)));
         // What it has to say of its options; a hub without the host's network is what is wanted.
         let log = fs::File::create(console.with_extension("qemu"))?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
@@ -93,6 +91,13 @@ impl Machine {
             heard.send((index, Heard::End)).ok();
         });
         Ok(Self { child, console: console.to_owned() })
+    }
+
+    /// Ends it at once.
+    pub(super) fn kill(&mut self) {
+        // It may have ended by itself.
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 
     /// What the kernel complained of, with the lines around the first complaint.
@@ -114,22 +119,14 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // It may have ended by itself.
-        self.child.kill().ok();
-        self.child.wait().ok();
+        self.kill();
     }
 }
 
-fn arguments(
-    qemu: &Qemu,
-    accelerator: Accelerator,
-    kernel: &Kernel,
-    initramfs: &Path,
-    console: &Path,
-) -> Command {
-    let mut command = qemu.command();
+fn arguments(fleet: &Fleet<'_>, kernel: &Kernel, accelerator: Accelerator, console: &Path) -> Command {
+    let mut command = fleet.qemu.command();
     command.args(["-M", "q35", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-    command.args(qemu.options(accelerator));
+    command.args(fleet.qemu.options(accelerator));
     command.args(["-smp", &PROCESSORS.to_string(), "-m", &MEMORY.to_string()]);
     // ttyS0 is the console, ttyS1 the report.
     command.args(["-chardev", &format!("file,id=console,path={}", console.display())]);
@@ -144,7 +141,7 @@ fn arguments(
             ]);
         }
     }
-    command.arg("-kernel").arg(kernel.vmlinux()).arg("-initrd").arg(initramfs);
+    command.arg("-kernel").arg(kernel.vmlinux()).arg("-initrd").arg(fleet.initramfs);
     let line = format!(
         "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off audit=0 rdinit=/init vm.series={}",
         kernel.series

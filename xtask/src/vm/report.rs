@@ -60,14 +60,14 @@ impl Column {
                 say(format!("{}: {} is up in {seconds:.1} s{missing}", self.title, field(1)));
             }
             "begin" => {
-                let reader = Reader::new(&format!("{} {}", self.title, field(1)));
+                let reader = Reader::new(&format!("vm {} {}", self.title, field(1)));
                 self.running = Some((field(1).to_owned(), reader, Vec::new(), Instant::now()));
             }
             "line" => self.output(field(2)),
             "skip" => {
                 let (test, reason) = field(2).split_once(": ").unwrap_or((field(2), "no reason given"));
                 let whole = format!("{}::{test}", field(1));
-                self.skips.push_str(&format!("{} {whole}: {reason}\n", self.title));
+                self.skips.push_str(&format!("vm {} {}: {reason}\n", self.title, whole.replace("::", ".")));
                 self.outcomes.insert(whole, Outcome::Skipped);
             }
             "end" => self.end(field(2), total),
@@ -122,7 +122,7 @@ impl Column {
         }
         total.take_out_skipped(&self.skips);
         if !self.done {
-            total.failed(format!("{}: the machine: {why}", self.title));
+            total.failed(format!("vm {}: the machine: {why}", self.title));
         }
     }
 }

@@ -17,7 +17,39 @@ use crate::{
 };
 
 /// Test programs that run in the machines, by the beginnings of their names.
-const PROGRAMS: [&str; 6] = ["acceptance", "agent_", "egress", "layout", "net_", "vm_"];
+const PROGRAMS: [&str; 16] = [
+    "acceptance",
+    "agent_attach",
+    "agent_bursts",
+    "agent_detach",
+    "agent_environment",
+    "agent_fence",
+    "agent_groups",
+    "agent_links",
+    "agent_log",
+    "agent_takeover",
+    "coexist",
+    "egress",
+    "layout",
+    "net_",
+    "tools_kernel",
+    "vm_",
+];
+
+/// The tests that are part of `cargo xtask test`: one of each kind.
+pub(super) const SHORT: [&str; 11] = [
+    "acceptance::deadlines",
+    "acceptance::owned",
+    "agent_attach::native_by_link",
+    "agent_attach::generic_by_netlink",
+    "agent_bursts::a_linux_neighbour_follows_at_once_even_within_its_locktime",
+    "agent_environment::check_says_what_works_and_what_not",
+    "agent_fence::a_stopped_agent_falls_silent_and_returns",
+    "agent_log::there_is_no_line_for_a_packet",
+    "agent_takeover::killed_and_followed_by_link",
+    "egress::claims_leave_only_while_the_vip_is_owned",
+    "vm_nic::virtio_native_by_link",
+];
 
 /// Modules that a machine loads.
 const MODULES: [&str; 33] = [
@@ -139,12 +171,12 @@ pub(super) struct Chosen {
     tests: Vec<String>,
 }
 
-/// Builds the test programs and chooses those whose names, with their tests', contain one of `filter`.
+/// Builds the test programs and chooses those tests whose names (`PROGRAM::TEST`) are `wanted`.
 ///
 /// # Errors
 ///
 /// They do not build.
-pub(super) fn choose(filter: &[String]) -> Result<Vec<Chosen>> {
+pub(super) fn choose(wanted: impl Fn(&str) -> bool) -> Result<Vec<Chosen>> {
     let programs = build::tests(&["--package", "responder-tests"])?;
     let ours = |program: &&Executable| {
         program.integration && PROGRAMS.iter().any(|begin| program.target.starts_with(begin))
@@ -152,11 +184,8 @@ pub(super) fn choose(filter: &[String]) -> Result<Vec<Chosen>> {
     let mut chosen = Vec::new();
     for program in programs.iter().filter(ours) {
         let all = tests_of(&program.path)?;
-        let wanted = |test: &String| {
-            let whole = format!("{}::{test}", program.target);
-            filter.is_empty() || filter.iter().any(|part| whole.contains(part.as_str()))
-        };
-        let tests: Vec<String> = all.iter().filter(|test| wanted(test)).cloned().collect();
+        let tests: Vec<String> =
+            all.iter().filter(|test| wanted(&format!("{}::{test}", program.target))).cloned().collect();
         if tests.is_empty() {
             continue;
         }
@@ -169,6 +198,18 @@ pub(super) fn choose(filter: &[String]) -> Result<Vec<Chosen>> {
         });
     }
     chosen.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(chosen)
+}
+
+/// Those of [`SHORT`].
+///
+/// # Errors
+///
+/// They do not build, or one of them is not there any more.
+pub(super) fn choose_short() -> Result<Vec<Chosen>> {
+    let chosen = choose(|name| SHORT.contains(&name))?;
+    let found: usize = chosen.iter().map(|program| program.tests.len()).sum();
+    ensure!(found == SHORT.len(), "{found} of {} tests are there: {}", SHORT.len(), SHORT.join(", "));
     Ok(chosen)
 }
 
