@@ -57,11 +57,14 @@ fn ensure_attached(host: &Node, agent: &Agent, mode: &str, via: &str) -> Result<
     ensure!(status.link("eth0")["prog_id"] == seen.id, "{status:?}");
     let traces = Traces::of(host)?;
     let by_tcx = via == "link" && has_tcx();
-    let (egress, clsact) = if by_tcx { ("tcx", vec![]) } else { ("clsact", vec!["eth0"]) };
+    let (egress, clsact) = if by_tcx { ("tcx", vec![]) } else { ("clsact", traces.xdp.clone()) };
     ensure!(link["egress"] == egress, "{link}");
     // Nothing is left of the other way.
     let (ours, other) = if by_tcx { (&traces.tcx, &traces.filters) } else { (&traces.filters, &traces.tcx) };
-    ensure!(ours.len() == 1 && ours[0].starts_with("responder_tx") && other.is_empty(), "{traces:?}");
+    // Those by TCX are looked for on eth0 alone.
+    let count = if by_tcx { 1 } else { traces.xdp.len() };
+    ensure!(ours.len() == count && other.is_empty(), "{traces:?}");
+    ensure!(ours.iter().all(|name| name.starts_with("responder_tx")), "{traces:?}");
     ensure!(traces.clsact == clsact, "{traces:?}");
     let pinned = host.bpffs().join(format!("v3/links/xdp-{}", host.ns().ifindex("eth0")?)).exists();
     ensure!(pinned == (via == "link"), "a pinned link: {pinned}");

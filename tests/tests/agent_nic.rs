@@ -71,7 +71,8 @@ fn too_few_queues() {
     let lab = lab().unwrap();
     let a = lab.node("a");
     let pair = "link add q0 numrxqueues 1 numtxqueues 1 type veth peer name q1 numrxqueues 4 numtxqueues 4";
-    a.ns().ip(&format!("{pair}\nlink set q0 up\nlink set q1 up\naddr add 192.0.2.77/24 dev q0")).unwrap();
+    let up = "link set q0 up\nlink set q1 up\naddr add 192.0.2.77/24 dev q0";
+    a.ns().ip(&format!("{pair}\n{up}")).unwrap();
 
     let mut agent = Agent::start(a, &file("q0"), &[]).unwrap();
     let status = Status::read(agent.commands()).unwrap();
@@ -95,8 +96,11 @@ fn too_few_queues() {
     agent.terminate().unwrap();
     commands.output("detach", &[]).unwrap().ok().unwrap();
 
-    // The way out is one.
-    a.ns().check(&["ethtool", "-L", "q1", "tx", "1"]).unwrap();
+    // The way out is one; the queues of a veth can be changed since 5.15, before that pairs are made with them.
+    if a.ns().check(&["ethtool", "-L", "q1", "tx", "1"]).is_err() {
+        let more = pair.replace("numrxqueues 1", "numrxqueues 4");
+        a.ns().ip(&format!("link del q0\n{more}\n{up}")).unwrap();
+    }
     let agent = Agent::start(a, &file("q0"), &["--xdp-mode", "native"]).unwrap();
     let status = Status::read(agent.commands()).unwrap();
     assert_eq!(status.agent_link("q0")["xdp"], "native by link");

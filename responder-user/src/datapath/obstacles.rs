@@ -174,8 +174,8 @@ fn of_veth(name: &str, errno: Errno) -> Option<String> {
         )
     } else if errno == Errno::ENOSPC {
         Some(format!(
-            "the other end sends on more queues than this one receives on: more here (ethtool -L {name} rx N), or \
-             fewer there (ethtool -L PEER tx N)"
+            "the other end sends on more queues than this one receives on: more here (ethtool -L {name} rx N, or \
+             numrxqueues when the pair is made), or fewer there (ethtool -L PEER tx N)"
         ))
     } else {
         (errno == Errno::ENOTCONN).then(|| "the other end is gone".to_owned())
