@@ -54,8 +54,9 @@ pub(crate) fn dir() -> Result<PathBuf> {
 pub(crate) fn modules() -> Result<Vec<String>> {
     let path = dir()?.join(MODULES);
     let list = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let load =
-        |path: &str| -> Result<()> { Ok(finit_module(File::open(path)?, c"", ModuleInitFlags::empty())?) };
+    let load = |path: &str, parameters: &str| -> Result<()> {
+        Ok(finit_module(File::open(path)?, &CString::new(parameters)?, ModuleInitFlags::empty())?)
+    };
     let mut unloaded = Vec::new();
     for line in list.lines() {
         let (path, parameters) = line.split_once(' ').unwrap_or((line, ""));
