@@ -79,6 +79,13 @@ fn a_bridge_answers_to_both_sides() {
     let sent = agent.commands().status().unwrap()["agent"]["burst_frames"].as_u64().unwrap();
     assert!(heard <= sent, "{heard} heard of {sent}");
 
+    // As `check` says it, which knows whom to name instead.
+    let check = |link: &str| agent.commands().output("check", &[link]).unwrap();
+    let output = check("br0");
+    assert!(output.stdout.contains("the program runs on br0 in generic mode"), "{output:?}");
+    let output = check("eth0");
+    assert!(output.code() == Some(4) && output.stdout.contains("name br0"), "{output:?}");
+
     // Who owns the other address may be a guest.
     g.ns().ip("addr add 192.0.2.20/32 dev in0").unwrap();
     let ears = Ears::new(c.ns(), &["eth0"]);
