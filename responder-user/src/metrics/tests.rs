@@ -323,7 +323,8 @@ fn ready_is_synced_attached_and_ahead_or_standing_by() {
 }
 
 /// Labels of which the table does not list the values.
-const OPEN: [&str; 8] = ["link", "vip", "version", "mode", "via", "egress", "wanted", "le"];
+const OPEN: [&str; 11] =
+    ["link", "vip", "version", "mode", "via", "egress", "port", "role", "vlan", "wanted", "le"];
 
 /// The table of all metrics, for the documentation.
 fn table() -> String {
