@@ -123,7 +123,8 @@ fn answers(test: &str, pair: &Pair, mode: &str, via: &str) {
     assert_eq!(xdp_on(a.ns(), NIC).unwrap().unwrap().mode, mode);
     ensure_answered(c, pair).unwrap();
 
-    // The burst of a new agent is heard on the wire, and its program takes the place of the one before.
+    // A successor's burst is heard on the wire, and its program takes the place of the one before.
+    agent.kill().unwrap();
     let capture = Capture::start(c.ns(), NIC).unwrap();
     let successor = Agent::start(a, &file, &["--xdp-mode", mode, "--attach", via]).unwrap();
     capture.wait_for("a burst", SOON, |frame| frame.claim() == Some((V4.into(), pair.host))).unwrap();
@@ -132,8 +133,7 @@ fn answers(test: &str, pair: &Pair, mode: &str, via: &str) {
     let commands = successor.commands().clone();
     assert!(successor.terminate().unwrap().success());
     commands.output("detach", &[]).unwrap().ok().unwrap();
-    assert_eq!(xdp_on(a.ns(), NIC).unwrap(), None);
-    drop(agent);
+    wait_until("no program", SOON, || xdp_on(a.ns(), NIC).unwrap().is_none().then_some(())).unwrap();
 }
 
 #[test]

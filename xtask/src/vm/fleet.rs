@@ -2,8 +2,10 @@
 
 use std::{
     ffi::OsString,
+    num::NonZero,
     path::{Path, PathBuf},
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -63,7 +65,7 @@ impl Fleet<'_> {
         Ok(Berth { kernel, column, machine, accelerator, deadline: Instant::now() + patience })
     }
 
-    /// Boots a machine for each kernel and returns when all have ended.
+    /// Boots a machine for each kernel, as many at once as there are processors, and returns when all have ended.
     ///
     /// # Errors
     ///
@@ -75,11 +77,17 @@ impl Fleet<'_> {
         total: &mut Total,
     ) -> Result<Vec<Column>> {
         let (sender, heard): (_, Receiver<(usize, Heard)>) = mpsc::channel();
-        let mut berths = Vec::new();
-        for (index, kernel) in kernels.iter().enumerate() {
-            berths.push(self.launch(kernel, accelerator, (index, sender.clone()))?);
-        }
-        while let Some(deadline) = berths.iter().filter(|berth| berth.is_open()).map(|b| b.deadline).min() {
+        let mut berths: Vec<Berth<'_>> = Vec::new();
+        let mut waiting = kernels.iter();
+        loop {
+            // More at once than there are processors, and tests that wait for something do so for too long.
+            while berths.iter().filter(|berth| berth.is_open()).count() < at_once() {
+                let Some(kernel) = waiting.next() else { break };
+                let to = (berths.len(), sender.clone());
+                berths.push(self.launch(kernel, accelerator, to)?);
+            }
+            let open = berths.iter().filter(|berth| berth.is_open());
+            let Some(deadline) = open.map(|berth| berth.deadline).min() else { break };
             match heard.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok((index, Heard::Line(fields))) => {
                     let berth = &mut berths[index];
@@ -110,6 +118,11 @@ impl Fleet<'_> {
         }
         Ok(berths.into_iter().map(|berth| berth.column).collect())
     }
+}
+
+/// How many machines run at once.
+fn at_once() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 impl Berth<'_> {
