@@ -136,7 +136,7 @@ fn stays_through_restart_and_upgrade(via: &str) {
     let (a, c) = (lab.node("a"), lab.node("c"));
     let options = ["--attach", via, "--on-exit", "keep"];
     let agent = Agent::start(a, &file("eth0"), &options).unwrap();
-    let pin = a.bpffs().join(format!("v2/links/xdp-{}", a.ns().ifindex("eth0").unwrap()));
+    let pin = a.bpffs().join(format!("v3/links/xdp-{}", a.ns().ifindex("eth0").unwrap()));
     let link = (via == "link").then(|| link_id(a, &pin).unwrap());
     let mut programs = vec![xdp_on(a.ns(), "eth0").unwrap().unwrap().id];
     // Once everything that comes with a first start is over.
