@@ -3,7 +3,7 @@
 use std::{env, fs, path::Path, process::ExitCode};
 
 use anyhow::{Context as _, Result, anyhow};
-use ebpf_build::{OBJECTS, Request, Survey, Wanted, build, choose};
+use ebpf_build::{Endian, OBJECTS, Request, Survey, Wanted, build, choose};
 
 /// Forces a toolchain: `auto`, `rustup` or `debian`.
 const TOOLCHAIN: &str = "RESPONDER_EBPF_TOOLCHAIN";
@@ -27,7 +27,12 @@ fn run() -> Result<()> {
     let wanted: Wanted = wanted.parse().map_err(|error| anyhow!("{TOOLCHAIN}: {error}"))?;
     let choice = choose(&Survey::take(), wanted)
         .map_err(|none| anyhow!("{none}\nto see what is missing and install it: cargo xtask build-ebpf"))?;
-    let objects = build(&choice, &Request { verbose: false, ..Request::new(workspace) })?;
+    // The kernel's byte order is the agent's.
+    let endian = match env::var("CARGO_CFG_TARGET_ENDIAN").as_deref() {
+        Ok("big") => Endian::Big,
+        _ => Endian::Little,
+    };
+    let objects = build(&choice, &Request { verbose: false, ..Request::of(workspace, endian) })?;
     for (name, object) in OBJECTS.iter().zip(objects) {
         let copy = Path::new(&out).join(format!("{name}.o"));
         fs::copy(&object, &copy)

@@ -1,10 +1,10 @@
 //! ARP (RFC 826, RFC 5227): judging a packet and turning a request into its reply.
 
 use crate::{
-    datapath::{Claim, Known, Tables},
+    datapath::{Claim, Known, Tables, left_alone},
     eth::Eth,
     fence::Standing,
-    layout::{EventKind, Link, LinkKey, VipKey4},
+    layout::{EventKind, LINK_BACKUP, LINK_FORWARDS, Link, LinkKey, VipKey4},
     outcome::Outcome,
     wire::{ArpPacket, Be16, EthAddrs, Frame, Ip4, Mac},
 };
@@ -68,8 +68,15 @@ pub(crate) fn handle<F: Frame, T: Tables>(frame: &mut F, eth: Eth, ifindex: u32,
     let mac = link.mac();
 
     let now_ns = tables.now_ns();
+    let is_question = is_request && spa != tpa;
+    // What a bridge's port passes is judged on the bridge, and what a backup slave receives, on the active one.
+    let judged = if link.is(LINK_FORWARDS) {
+        asked.is_some_and(|asked| is_question && tables.standing(asked, now_ns) == Standing::Owned)
+    } else {
+        !link.is(LINK_BACKUP)
+    };
     let conflict = match claimed {
-        Some(vip) if sha != mac && tables.standing(vip, now_ns) == Standing::Owned => {
+        Some(vip) if judged && sha != mac && tables.standing(vip, now_ns) == Standing::Owned => {
             let kind = EventKind::ArpConflict;
             let claim = Claim { kind, ifindex, vlan: eth.vlan, vip: mapped(spa), claimer: sha };
             tables.claim(vip, &claim, now_ns);
@@ -78,7 +85,7 @@ pub(crate) fn handle<F: Frame, T: Tables>(frame: &mut F, eth: Eth, ifindex: u32,
         _ => false,
     };
     match asked {
-        Some(asked) if is_request && spa != tpa => {
+        Some(asked) if is_question => {
             let question = Question { dst, src, sha, spa, tpa, conflict, now_ns };
             answer(frame, eth, tables, asked, link, &question)
         }
@@ -119,8 +126,8 @@ fn answer<F: Frame, T: Tables>(
         return Outcome::ArpBadSender;
     }
     let standing = tables.standing(asked, q.now_ns);
-    if standing == Standing::Abandoned {
-        return Outcome::PassedAbandoned;
+    if let Some(outcome) = left_alone(link, standing) {
+        return outcome;
     }
     if eth.stacked {
         return Outcome::StackedTags;

@@ -4,7 +4,7 @@ use crate::{
     arp,
     eth::{ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, Eth},
     fence::Standing,
-    layout::{EventKind, Fence, Link, LinkKey, VipKey4, VipKey6},
+    layout::{EventKind, Fence, LINK_BACKUP, LINK_FORWARDS, Link, LinkKey, VipKey4, VipKey6},
     ndp,
     outcome::Outcome,
     wire::{Frame, Mac},
@@ -62,6 +62,21 @@ pub trait Tables {
     #[inline(always)]
     fn standing(&self, vip: Known<Self::Stats>, now_ns: u64) -> Standing {
         Standing::judge(self.slot(vip.slot), self.fence(), now_ns)
+    }
+}
+
+/// What becomes of a question for a known address that this host leaves alone here, whatever else it says: nobody has
+/// heard of an agent, or this port is not the one to judge.
+#[inline(always)]
+pub(crate) fn left_alone(link: &Link, standing: Standing) -> Option<Outcome> {
+    if standing == Standing::Abandoned {
+        Some(Outcome::PassedAbandoned)
+    } else if link.is(LINK_BACKUP) {
+        Some(Outcome::BackupPort)
+    } else if link.is(LINK_FORWARDS) && standing != Standing::Owned {
+        Some(Outcome::PassedForwarded)
+    } else {
+        None
     }
 }
 

@@ -11,7 +11,7 @@ use crate::wire::{Ip4, Ip6, Mac};
 /// Version of everything in this module, part of the path where maps are pinned.
 ///
 /// Maps of another version are never reinterpreted. Raise it with any change of a size, offset or meaning.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// IPv4 VIPs: [`VipKey4`] to [`Vip4`].
 pub const VIPS4: &str = "VIPS4";
@@ -246,17 +246,30 @@ pub const LINK_PREFIXES: usize = 4;
 pub struct Link {
     /// The hardware address that answers carry.
     pub mac: [u8; 6],
-    /// [`LINK_ROUTER`] or 0.
+    /// [`LINK_ROUTER`], [`LINK_FORWARDS`], [`LINK_BACKUP`].
     pub flags: u16,
-    /// The host's own addresses, primary first: one of them replaces a VIP that the host must not use as the
-    /// sender of its ARP requests.
+    /// Index of the interface that the operator named: the key's, or of a VLAN, bond or bridge above. For agents.
+    pub interface: u32,
+    /// The host's own addresses, primary first: one replaces a VIP as the sender of the host's ARP requests.
     pub prefixes: [Prefix4; LINK_PREFIXES],
 }
 
 /// In [`Link::flags`]: the host forwards IPv6, so its advertisements carry the R flag (RFC 4861 section 4.4).
 pub const LINK_ROUTER: u16 = 1;
+/// In [`Link::flags`]: a bridge's port. What is passed goes on to other stations, one of which may own the address,
+/// and reaches this host through the program on the bridge itself.
+pub const LINK_FORWARDS: u16 = 2;
+/// In [`Link::flags`]: a bond's backup slave. An answer would teach the switch the wrong port.
+pub const LINK_BACKUP: u16 = 4;
 
 impl Link {
+    /// Whether a flag is set.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+
     /// The hardware address.
     #[must_use]
     #[inline(always)]
@@ -353,7 +366,7 @@ macro_rules! pod {
 }
 
 pod! {
-    VipKey4: 12, VipKey6: 24, VipStats: 32, Vip4: 48, Vip6: 64, Fence: 24, Owner: 24, Fenced: 48, LinkKey: 8, Link: 40, Event: 48, EventLimit: 32,
+    VipKey4: 12, VipKey6: 24, VipStats: 32, Vip4: 48, Vip6: 64, Fence: 24, Owner: 24, Fenced: 48, LinkKey: 8, Link: 44, Event: 48, EventLimit: 32,
 }
 
 const _: () = assert!(size_of::<Slot>() == 16);

@@ -4,10 +4,10 @@ use core::hint::black_box;
 
 use crate::{
     checksum::Sum,
-    datapath::{Claim, Known, Tables},
+    datapath::{Claim, Known, Tables, left_alone},
     eth::Eth,
     fence::Standing,
-    layout::{EventKind, LINK_ROUTER, Link, LinkKey, VipKey6},
+    layout::{EventKind, LINK_BACKUP, LINK_FORWARDS, LINK_ROUTER, Link, LinkKey, VipKey6},
     outcome::Outcome,
     wire::{Advertisement, Be16, EthAddrs, Frame, Ip6, Ipv6Header, Mac, NdHeader, NdMessage, NdUnit},
 };
@@ -90,8 +90,8 @@ pub(crate) fn handle<F: Frame, T: Tables>(
     let standing = tables.standing(vip, now_ns);
     let about = About { vip, link, target, key, standing, now_ns };
     Some(if solicitation {
-        if standing == Standing::Abandoned {
-            return Some(Outcome::PassedAbandoned);
+        if let Some(outcome) = left_alone(link, standing) {
+            return Some(outcome);
         }
         if extended {
             return Some(Outcome::NsExtensionHeader);
@@ -104,8 +104,8 @@ pub(crate) fn handle<F: Frame, T: Tables>(
             Err(outcome) => outcome,
         }
     } else {
-        // Nobody's claim counts while the address is not owned here.
-        if standing != Standing::Owned || eth.stacked {
+        // Nobody's claim counts while the address is not owned here, or where another program of ours judges it.
+        if standing != Standing::Owned || eth.stacked || link.is(LINK_BACKUP | LINK_FORWARDS) {
             return Some(not_ours);
         }
         match check(frame, eth, l4, false) {
@@ -127,8 +127,7 @@ struct About<'a, S> {
     now_ns: u64,
 }
 
-/// Finds ICMPv6 behind the extension headers that Linux skips: Hop-by-Hop Options (as the first), Destination
-/// Options, and a Routing header that has been used up.
+/// Finds ICMPv6 behind headers that Linux skips: Hop-by-Hop Options (first), Destination Options, a used-up Routing header.
 #[inline(always)]
 fn skip_extensions<F: Frame>(frame: &F, mut next: u16, mut offset: usize) -> Found {
     for _ in 0..MAX_EXTENSIONS {
@@ -153,13 +152,10 @@ fn skip_extensions<F: Frame>(frame: &F, mut next: u16, mut offset: usize) -> Fou
     Found::TooDeep
 }
 
-/// What is behind extension headers.
+/// What is behind extension headers: ICMPv6 at this offset, more headers than are walked, or something else.
 enum Found {
-    /// ICMPv6, at this offset.
     At(usize),
-    /// More extension headers than are walked.
     TooDeep,
-    /// Something else.
     Other,
 }
 
@@ -174,8 +170,7 @@ struct Checked {
     link_layer: bool,
 }
 
-/// Checks what RFC 4861 sections 7.1.1 and 7.1.2 have in common, and finds the option with
-/// the sender's hardware address.
+/// Checks what RFC 4861 sections 7.1.1 and 7.1.2 share, and finds the option with the sender's hardware address.
 #[inline(always)]
 fn check<F: Frame>(frame: &F, eth: Eth, l4: usize, solicitation: bool) -> Result<Checked, Outcome> {
     let ip = *frame.view::<Ipv6Header>(eth.l3).ok_or(Outcome::NdTruncated)?;
@@ -310,7 +305,7 @@ fn answer<F: Frame, T: Tables>(
     target: Ip6,
     asker: Option<(Ip6, Mac)>,
 ) -> Outcome {
-    let router = if link.flags & LINK_ROUTER != 0 { FLAG_ROUTER } else { 0 };
+    let router = if link.is(LINK_ROUTER) { FLAG_ROUTER } else { 0 };
     // Answers to a probe are not "solicited", as nobody can be told apart as their receiver (RFC 4861
     // section 7.2.4).
     let (ip_dst, eth_dst, solicited) = match asker {

@@ -96,6 +96,11 @@ outcomes! {
     SuppressedExpired, suppressed_expired, Drop;
     /// Question for a known address, passed because the agent has been gone for so long that suppression ended.
     PassedAbandoned, passed_abandoned, Pass;
+    /// Question for a known address that is not owned here, on a port of a bridge: the owner may be behind the bridge.
+    /// The program on the bridge itself keeps this host silent.
+    PassedForwarded, passed_forwarded, Pass;
+    /// Question for a known address on a bond's backup slave. It comes to the active one, too.
+    BackupPort, backup_port, Drop;
 
     /// ARP packet whose sender address is owned here, from a foreign hardware address.
     ArpConflict, arp_conflict, Pass;

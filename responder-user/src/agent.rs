@@ -1,7 +1,7 @@
 //! The agent: facts in, decisions from [`crate::decision`], effects out, in one place and in order.
 //!
 //! * this file: what the agent holds, and its loop.
-//! * `reconcile`: links and plans made true.
+//! * `reconcile`: plans made true: the maps. `attach`: the programs, on the links.
 //! * `announce`: bursts sent. `causes`: why addresses come and go.
 //! * `events`: what the kernel reports.
 //! * `source`: where the addresses and the deadline come from: a static file, or a cluster.
@@ -12,6 +12,7 @@
 //! * `signals`: what it is told.
 
 mod announce;
+mod attach;
 mod causes;
 mod cluster;
 mod events;
@@ -31,32 +32,34 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use responder_common::layout::LinkKey;
 use tokio::{
     sync::{broadcast, mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
-pub use self::{cluster::ClusterOptions, reconcile::AllForeign, start::run};
+pub use self::{attach::AllForeign, cluster::ClusterOptions, start::run};
 use self::{
-    events::Events,
+    attach::Failure,
+    events::{Events, Names},
     groups::Joiner,
-    reconcile::LinkState,
     signals::Signals,
     source::{Changes, Source},
 };
 use crate::{
     control::{Server, StatusRequest},
     datapath::{
+        egress::EgressVia,
         maps::Maps,
         object::{LoadOptions, Object, Prepared},
         pins::Pins,
-        xdp::{self, WantedAttach, WantedMode},
+        xdp::{self, Attached, Attempt, WantedAttach, WantedMode},
     },
     decision::{
         burst::{BurstPolicy, Bursts},
         change::Actual,
         fence::FencePolicy,
-        plan::{Plan, VipAt},
+        plan::{LinkPlan, Plan, VipAt},
     },
     journal::Happening,
     metrics::{self, Counts},
@@ -97,6 +100,8 @@ pub struct Options {
     pub mode: WantedMode,
     /// How programs are to be attached.
     pub attach: WantedAttach,
+    /// NICs may be told to leave VLAN tags in received frames.
+    pub set_vlan_offload: bool,
     /// Deadline and suppression.
     pub fence: FencePolicy,
     /// Announcements.
@@ -131,7 +136,12 @@ struct Agent {
     plan: Plan,
     /// What the maps hold.
     actual: Actual,
-    links: BTreeMap<u32, LinkState>,
+    /// The XDP program, by device.
+    ports: BTreeMap<u32, Result<Attached, Failure>>,
+    /// The egress program, by interface.
+    egress: BTreeMap<u32, Result<EgressVia, Vec<Attempt>>>,
+    /// NICs that go on taking VLAN tags off although they were told not to.
+    keep_stripping: BTreeSet<u32>,
     bursts: Bursts<VipAt>,
     /// Something is answered whose burst has not begun.
     behind: bool,
@@ -187,7 +197,9 @@ impl Agent {
             plan: Plan::default(),
             actual: Actual::default(),
             behind: false,
-            links: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            egress: BTreeMap::new(),
+            keep_stripping: BTreeSet::new(),
             announced: BTreeMap::new(),
             overdue: BTreeSet::new(),
             failed_vips: BTreeMap::new(),
@@ -203,7 +215,7 @@ impl Agent {
     /// Takes over what an earlier agent left, and makes the first plan true.
     fn start(&mut self) -> Result<()> {
         self.actual.vips = self.maps.vips().map(|v| (v.at, v.slot)).collect();
-        self.actual.links = self.maps.links().map(|(key, _)| (key.ifindex, None)).collect();
+        self.actual.links = self.maps.links().map(|(key, _)| (key, None)).collect();
         self.actual.owned = self.maps.owned_slots();
         if boot::now_ns() < self.maps.fence().deadline_ns {
             let owned = self.actual.vips.iter().filter(|(_, slot)| self.actual.owned.contains(slot));
@@ -238,7 +250,7 @@ impl Agent {
         let mut inspection = interval(INSPECTION);
         inspection.set_missed_tick_behavior(MissedTickBehavior::Delay);
         inspection.reset();
-        tracing::info!(links = self.links.len(), vips = self.plan.vips.len(), "ready");
+        tracing::info!(links = self.plan.interfaces.len(), vips = self.plan.vips.len(), "ready");
         loop {
             self.catch_up();
             self.announce();
@@ -293,6 +305,7 @@ impl Agent {
     fn take_links(&mut self, net: &mut watch::Receiver<Arc<NetState>>) -> bool {
         let now = net.borrow_and_update().clone();
         let mut programs_changed = false;
+        let mut changed = Vec::new();
         for (index, link) in &now.links {
             let Some(before) = self.net.links.get(index) else {
                 continue;
@@ -301,8 +314,12 @@ impl Agent {
                 self.groups.forget(*index); // the kernel has dropped them
             }
             programs_changed |= before.xdp != link.xdp;
+            if before != link {
+                changed.push(*index);
+            }
         }
         self.net = now;
+        changed.into_iter().for_each(|index| self.try_again(index));
         programs_changed
     }
 
@@ -312,15 +329,21 @@ impl Agent {
         self.journal.send(happening).ok(); // nobody may be watching
     }
 
-    fn link_name(&self, ifindex: u32) -> String {
-        // A link that has just gone is still in the maps.
-        let gone = || self.actual.links.get(&ifindex).and_then(Option::as_ref);
-        let link = self.plan.links.get(&ifindex).or_else(gone);
-        link.map_or_else(|| format!("if{ifindex}"), |link| link.name.clone())
+    /// Name of the interface that a place belongs to.
+    fn link_name(&self, place: LinkKey) -> String {
+        // One that has just gone is still in the maps.
+        let gone = || self.actual.links.get(&place).and_then(Option::as_ref);
+        let link = self.plan.links.get(&place).or_else(gone);
+        link.map_or_else(|| self.device_name(place.ifindex), |link| link.name.clone())
     }
 
-    fn names(&self) -> BTreeMap<u32, String> {
-        self.plan.links.iter().map(|(index, link)| (*index, link.name.clone())).collect()
+    fn device_name(&self, index: u32) -> String {
+        self.net.links.get(&index).map_or_else(|| format!("if{index}"), |link| link.name.clone())
+    }
+
+    fn names(&self) -> Names {
+        let name = |link: &LinkPlan| (link.interface, link.name.clone());
+        self.plan.links.iter().map(|(place, link)| (*place, name(link))).collect()
     }
 
     /// When something is to be announced. After a lapse that is not before the deadline has been extended, after which
@@ -339,9 +362,10 @@ impl Agent {
         Instant::now() + wait.min(far)
     }
 
-    /// Links that the program runs on.
+    /// Interfaces that the program runs for.
     fn attached(&self) -> BTreeSet<u32> {
-        self.links.iter().filter(|(_, state)| state.xdp.is_ok()).map(|(index, _)| *index).collect()
+        let runs = |device| matches!(self.ports.get(&device), Some(Ok(_)));
+        self.plan.interfaces.keys().copied().filter(|index| self.plan.is_attached(*index, runs)).collect()
     }
 }
 

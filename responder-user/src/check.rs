@@ -2,6 +2,7 @@
 
 pub mod cluster;
 mod host;
+mod kernel;
 mod links;
 
 use std::{
@@ -80,7 +81,7 @@ fn print(findings: &[Finding], json: bool) -> io::Result<()> {
             Verdict::Limited => "limited",
             Verdict::Bad => "BAD    ",
         };
-        writeln!(out, "{mark}  {about:<14} {}", program::called().speak(text))?;
+        writeln!(out, "{mark}  {about:<16} {}", program::called().speak(text))?;
     }
     Ok(())
 }

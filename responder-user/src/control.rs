@@ -153,6 +153,32 @@ pub struct LinkStatus {
     pub tried: Vec<Attempt>,
     /// Why the link receives all multicast frames.
     pub all_multicast: Option<String>,
+    /// Where the XDP program is to run for it: the link itself, or its slaves, the NIC below a VLAN, a bridge's uplinks.
+    #[serde(default)]
+    pub ports: Vec<PortStatus>,
+    /// What is not as good as it could be.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// A port of a link as the agent sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// The device's index.
+    pub ifindex: u32,
+    /// Its name.
+    pub name: String,
+    /// VLAN id in the frames, 0 for none.
+    pub vlan: u32,
+    /// "answers"; "forwards": what is not answered is passed on to a bridge; "backup": a bond's slave that is not in
+    /// use.
+    pub role: String,
+    /// "native by link" and so on; `None` if the program does not run there.
+    pub xdp: Option<String>,
+    /// Kernel id of the XDP program.
+    pub prog_id: Option<u32>,
+    /// Why it does not run there.
+    pub error: Option<String>,
 }
 
 /// A request from a client, with the way back.

@@ -2,7 +2,9 @@
 //!
 //! * [`pins`]: the directory on bpffs, and the agent's lock.
 //! * [`object`]: loading programs, with the maps of an earlier agent where there are any.
+//! * [`probe`]: what the kernel can do.
 //! * [`xdp`] and [`egress`]: attaching, taking over and detaching the two kinds of programs.
+//! * [`obstacles`]: what drivers want before they run a program.
 //! * [`foreign`]: naming programs that are not ours.
 //! * [`maps`] and [`shared`]: the maps.
 
@@ -10,7 +12,10 @@ pub mod egress;
 pub mod foreign;
 pub mod maps;
 pub mod object;
+pub mod obstacles;
 pub mod pins;
+pub mod probe;
+mod refusal;
 pub mod shared;
 pub mod xdp;
 

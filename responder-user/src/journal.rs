@@ -101,6 +101,8 @@ pub enum Happening {
     Lapsed {
         /// For how long, in ms, nothing was answered.
         silent_ms: u64,
+        /// Whether it answers again; otherwise it has lost what it held.
+        resumed: bool,
     },
 }
 
@@ -123,8 +125,11 @@ impl Happening {
             }
             Self::Leadership { note } => crate::notes::log(note),
             Self::Missed { events } => tracing::debug!(events, "a watching client is too slow"),
-            Self::Lapsed { silent_ms } => {
+            Self::Lapsed { silent_ms, resumed: true } => {
                 tracing::warn!(silent_ms, "the deadline had passed; answering again");
+            }
+            Self::Lapsed { silent_ms, resumed: false } => {
+                tracing::warn!(silent_ms, "the deadline had passed; what was held is lost");
             }
         }
     }
@@ -153,7 +158,10 @@ impl std::fmt::Display for Happening {
                     "missed        {events} events, faster than they could be told; see `responder status`"
                 )
             }
-            Self::Lapsed { silent_ms } => write!(f, "lapsed        silent for {silent_ms} ms"),
+            Self::Lapsed { silent_ms, resumed } => {
+                let then = if *resumed { "" } else { ", then all was lost" };
+                write!(f, "lapsed        silent for {silent_ms} ms{then}")
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 //! The maps are read from their pins, so it works without an agent; what only the agent knows is asked of it. What is
 //! beyond this host is read from the API server; see [`crate::overview`].
 
+mod collect;
 mod leadership;
 mod render;
 
@@ -15,18 +16,14 @@ use std::{
 };
 
 use anyhow::Result;
-use responder_common::{
-    egress::EgressOutcome,
-    layout::{STANDBY_SLOT, VIPS4},
-    outcome::Outcome,
-};
+use responder_common::layout::VIPS4;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::collect::collect;
 pub use self::render::Paint;
 use crate::{
     control::{self, AgentStatus},
-    datapath::{chain, maps::Maps, pins::Pins, xdp},
-    net::boot,
+    datapath::{chain, pins::Pins},
     operator::{self, Operator, Prefer, Where},
     overview::{self, ClusterView, Shown},
     program, why,
@@ -114,6 +111,27 @@ pub struct PinnedLinkStatus {
     pub prog_id: Option<u32>,
     /// Whether a TCX link of the egress program is pinned.
     pub tcx: bool,
+    /// Where its questions are judged.
+    #[serde(default)]
+    pub ports: Vec<PinnedPortStatus>,
+}
+
+/// A place in the maps.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PinnedPortStatus {
+    /// The device's index.
+    pub ifindex: u32,
+    /// Its name; "if3" for index 3 if it is gone.
+    pub name: String,
+    /// VLAN id in the frames, 0 for none.
+    pub vlan: u32,
+    /// "answers"; "forwards": what is not answered is passed on to a bridge; "backup": a bond's slave that is not in
+    /// use.
+    pub role: String,
+    /// "native", "generic", …; `None` if no XDP program is attached.
+    pub mode: Option<String>,
+    /// Kernel id of the attached program.
+    pub prog_id: Option<u32>,
 }
 
 /// What becomes of questions for an address.
@@ -192,12 +210,14 @@ pub async fn run(bpffs: &Path, run_dir: &Path, options: Options) -> Result<ExitC
         return Ok(ExitCode::from(5));
     }
     let mut report = Report { host, cluster: None, cluster_error: None };
+    let mut nothing_read = false;
     if with_cluster {
         match Operator::connect(&place, leadership.as_ref(), Prefer::Agents).await {
             Ok(mut operator) => {
                 let told_here = leadership.map(|leadership| leadership.node);
                 why::rules(&mut operator, &place, metrics_port, told_here).await;
-                let mut view = operator.look().await;
+                let (facts, mut view) = operator.look_closely().await;
+                nothing_read = facts.leases.is_none() && facts.services.is_none();
                 if !operator.knows_gateways() && view.vips.iter().any(|vip| vip.owner.is_some()) {
                     view.problems.push(UNTOLD.to_owned());
                 }
@@ -217,7 +237,8 @@ pub async fn run(bpffs: &Path, run_dir: &Path, options: Options) -> Result<ExitC
         text(&mut out, &report, &shown)
     };
     until_closed(printed)?;
-    Ok(ExitCode::SUCCESS)
+    // What could not be read has been said.
+    Ok(if nothing_read && report.host.is_none() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn text(out: &mut impl io::Write, report: &Report, shown: &Shown) -> io::Result<()> {
@@ -248,92 +269,4 @@ pub(crate) fn until_closed(printed: io::Result<()>) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }
-}
-
-/// The status of this host: what the maps say, and what `agent` does, if they are its own.
-///
-/// # Errors
-///
-/// If the maps cannot be read.
-pub(crate) fn collect(pins: &Pins, agent: Option<AgentStatus>) -> Result<Status> {
-    let maps = Maps::open(pins)?;
-    // One with other pins may be the one that listens in the directory.
-    let agent = agent.filter(|agent| agent.writes(maps.fence_id(), pins.root()));
-    let now = boot::now_ns();
-    let fence = maps.fence();
-    let until = |at: u64| ms(at) - ms(now);
-    let mut links = Vec::new();
-    for (key, link) in maps.links() {
-        let running = xdp::query(key.ifindex)?;
-        links.push(PinnedLinkStatus {
-            ifindex: key.ifindex,
-            name: interface_name(key.ifindex),
-            mac: link.mac().to_string(),
-            mode: running.map(|x| x.mode.to_string()),
-            prog_id: running.map(|x| x.prog_id),
-            tcx: pins.tx_link(key.ifindex).exists(),
-        });
-    }
-    links.sort_by(|a, b| a.name.cmp(&b.name));
-    let announced: BTreeMap<(IpAddr, &str), u64> = agent
-        .iter()
-        .flat_map(|a| a.announced.iter().map(|(ip, link, age)| ((*ip, link.as_str()), *age)))
-        .collect();
-    let mut vips: Vec<_> = maps
-        .vips()
-        .map(|entry| {
-            let (owned, since) = maps.slot(entry.slot).unwrap_or_default();
-            let owned = owned && entry.slot != STANDBY_SLOT;
-            let link = links.iter().find(|l| l.ifindex == entry.at.ifindex);
-            let name = link.map_or_else(|| interface_name(entry.at.ifindex), |l| l.name.clone());
-            let state = match (link.is_some_and(|l| l.mode.is_some()), owned) {
-                (false, _) => VipState::Detached,
-                _ if now >= fence.suppress_until_ns => VipState::Abandoned,
-                (true, false) => VipState::Standby,
-                (true, true) if now < fence.deadline_ns => VipState::Answering,
-                (true, true) => VipState::Expired,
-            };
-            VipStatus {
-                vip: entry.at.ip,
-                vlan: entry.at.vlan,
-                state,
-                slot: entry.slot,
-                slot_age_ms: (now.saturating_sub(since.as_nanos() as u64)) / 1_000_000,
-                answered: entry.stats.answered,
-                suppressed: entry.stats.suppressed,
-                conflicts: entry.stats.conflicts,
-                announced_age_ms: announced.get(&(entry.at.ip, name.as_str())).copied(),
-                link: name,
-            }
-        })
-        .collect();
-    vips.sort_by(|a, b| (a.vip, &a.link, a.vlan).cmp(&(b.vip, &b.link, b.vlan)));
-    let (outcomes, egress, (events_limited, events_lost)) =
-        (maps.outcomes()?, maps.egress()?, maps.events_missed()?);
-    let received = Outcome::ALL.iter().map(|o| (o.name(), outcomes.get(*o)));
-    let sent = EgressOutcome::ALL.iter().map(|o| (o.name(), egress.get(*o)));
-    Ok(Status {
-        bpffs: pins.root().to_owned(),
-        agent,
-        fence: FenceStatus {
-            deadline_left_ms: until(fence.deadline_ns),
-            suppress_left_ms: until(fence.suppress_until_ns),
-            heartbeat_age_ms: -until(fence.heartbeat_ns),
-        },
-        links,
-        vips,
-        received: received.filter(|(_, n)| *n > 0).collect(),
-        sent: sent.filter(|(_, n)| *n > 0).collect(),
-        events_limited,
-        events_lost,
-    })
-}
-
-fn interface_name(ifindex: u32) -> String {
-    nix::net::if_::if_indextoname(ifindex)
-        .map_or_else(|_gone| format!("if{ifindex}"), |name| name.to_string_lossy().into_owned())
-}
-
-fn ms(ns: u64) -> i64 {
-    i64::try_from(ns / 1_000_000).unwrap_or(i64::MAX)
 }

@@ -63,6 +63,9 @@ pub async fn cluster(operator: &Operator, json: bool) -> Result<()> {
                         if !json {
                             say(first(&view))?;
                         }
+                        for problem in &view.problems {
+                            writeln!(io::stderr(), "{problem}").ok();
+                        }
                         Vec::new()
                     }
                 };

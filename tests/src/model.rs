@@ -40,6 +40,17 @@ pub enum Fence {
     Abandoned,
 }
 
+/// The part that a port has for its interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// What it receives is for this host, or nobody.
+    Whole,
+    /// A port of a bridge, which has stations behind it and a program of its own.
+    Bridged,
+    /// A bond's slave that is not in use.
+    Backup,
+}
+
 /// A link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Link {
@@ -47,6 +58,8 @@ pub struct Link {
     pub mac: Mac,
     /// Whether advertisements say "router".
     pub router: bool,
+    /// Its part.
+    pub part: Part,
 }
 
 /// Where an address is known: interface and VLAN.
@@ -78,9 +91,16 @@ impl Host {
         for ip in [IpAddr::from(STANDBY4), IpAddr::from(STANDBY6)] {
             vips.insert((ip, (IFINDEX, 0)), 0);
         }
-        let link = |mac, router| Link { mac, router };
+        let link = |mac, router| Link { mac, router, part: Part::Whole };
         let links = HashMap::from([((IFINDEX, 0), link(OWN, false)), ((IFINDEX, 7), link(OWN7, true))]);
         Self { vips, links, owned: vec![SLOT], fence: Fence::Ahead }
+    }
+
+    /// The same, all links being such ports.
+    #[must_use]
+    pub fn on(mut self, part: Part) -> Self {
+        self.links.values_mut().for_each(|link| link.part = part);
+        self
     }
 
     /// How the host stands to the addresses of a slot.

@@ -14,15 +14,15 @@ use responder_common::{
     egress::EgressOutcomes,
     layout::{
         self, EGRESS, EGRESS_PROGRAM, EVENT_LIMIT, EVENTS, Event, EventLimit, FENCE, Fence as FenceValue,
-        Fenced, LINK_ROUTER, LINKS, Link as LinkValue, LinkKey, Prefix4, SLOTS, SlotState, VIPS4, VIPS6,
-        Vip4, Vip6, VipKey4, VipKey6, VipStats, XDP_FRAGS_PROGRAM, XDP_PROGRAM,
+        Fenced, LINK_BACKUP, LINK_FORWARDS, LINK_ROUTER, LINKS, Link as LinkValue, LinkKey, Prefix4, SLOTS,
+        SlotState, VIPS4, VIPS6, Vip4, Vip6, VipKey4, VipKey6, VipStats, XDP_FRAGS_PROGRAM, XDP_PROGRAM,
     },
     outcome::Outcomes,
 };
 
 use crate::{
     frames::Verdict,
-    model::{Fence, Host, Place},
+    model::{Fence, Host, Part, Place},
 };
 
 /// The largest frame that comes back.
@@ -164,9 +164,15 @@ impl Kernel {
             self.add_vip(ip, place, slot)?;
         }
         for (&(ifindex, vlan), link) in &host.links {
+            let part = match link.part {
+                Part::Whole => 0,
+                Part::Bridged => LINK_FORWARDS,
+                Part::Backup => LINK_BACKUP,
+            };
             let value = LinkValue {
                 mac: link.mac,
-                flags: if link.router { LINK_ROUTER } else { 0 },
+                flags: part | if link.router { LINK_ROUTER } else { 0 },
+                interface: ifindex,
                 prefixes: Default::default(),
             };
             self.links.insert(LinkKey { ifindex, vlan }, value, 0)?;

@@ -10,7 +10,7 @@ use responder_common::{
 use responder_tests::{
     build::Arp,
     frames::{self, CLIENT, CLIENT4, Case, Claim, SLOT, VIP4, VIP6, Verdict},
-    model::{Counted, Expected, Fence, Host, IFINDEX, expect},
+    model::{Counted, Expected, Fence, Host, IFINDEX, Part, expect},
     run::{Kernel, Program, now_ns},
     skip::is_root,
 };
@@ -126,7 +126,7 @@ fn abandoned() {
         let host = Host { fence: Fence::Abandoned, owned, ..Host::listed() };
         run("abandoned", &host, |case, expected| {
             // Frames beyond what is parsed are dropped without a look at who asks for what.
-            if !["A23.6", "A23.7", "N23.8", "N30.6"].contains(&case.id.as_str()) {
+            if !BEYOND.contains(&case.id.as_str()) {
                 assert_eq!(expected.verdict, Verdict::Pass, "{}", case.id);
             }
             assert_eq!(expected.claim, None, "{}", case.id);
@@ -135,7 +135,7 @@ fn abandoned() {
 }
 
 fn untouched(case: &Case, expected: &Expected) {
-    if !["A23.6", "A23.7", "N23.8", "N30.6"].contains(&case.id.as_str()) {
+    if !BEYOND.contains(&case.id.as_str()) {
         assert_eq!(expected.verdict, Verdict::Pass, "{}", case.id);
     }
     assert_eq!((expected.claim, expected.counted), (None, None), "{}", case.id);
@@ -164,6 +164,42 @@ fn link_entry_missing() {
         if case.linux_answers {
             assert_eq!(expected.verdict, Verdict::Drop, "{}", case.id);
         }
+    });
+}
+
+/// Frames that are dropped without a look at who asks for what.
+const BEYOND: [&str; 4] = ["A23.6", "A23.7", "N23.8", "N30.6"];
+
+/// Who owns an address may be behind the bridge; what is owned here is answered as ever.
+#[test]
+fn on_a_port_of_a_bridge() {
+    run("on_a_port_of_a_bridge", &Host::listed().on(Part::Bridged), |case, expected| {
+        if matches!(case.verdict, Verdict::Answer(_)) {
+            assert_eq!(expected.verdict, case.verdict, "{}", case.id);
+        }
+        if expected.verdict == Verdict::Pass {
+            assert_eq!(expected.claim, None, "{}: the bridge's program reports it", case.id);
+        }
+    });
+    for host in [Host { owned: vec![], ..Host::listed() }, Host { fence: Fence::Expired, ..Host::listed() }] {
+        run("on_a_port_of_a_bridge", &host.on(Part::Bridged), |case, expected| {
+            if !BEYOND.contains(&case.id.as_str()) {
+                assert_eq!(expected.verdict, Verdict::Pass, "{}", case.id);
+            }
+            if matches!(case.verdict, Verdict::Answer(_)) {
+                assert_eq!(expected.outcome, Some("passed_forwarded"), "{}", case.id);
+            }
+            assert_eq!((expected.claim, expected.counted), (None, None), "{}", case.id);
+        });
+    }
+}
+
+/// Neither an answer nor a report from a slave that is not in use.
+#[test]
+fn on_a_backup_slave() {
+    run("on_a_backup_slave", &Host::listed().on(Part::Backup), |case, expected| {
+        silent("backup_port")(case, expected);
+        assert_eq!(expected.counted, None, "{}", case.id);
     });
 }
 

@@ -97,6 +97,7 @@ fn variables_stand_for_flags() {
         ("RESPONDER_XDP_MODE", "foo", "possible values: auto, native, generic"),
         ("RESPONDER_ATTACH", "foo", "possible values: auto, link, netlink"),
         ("RESPONDER_EBPF_LOG", "perhaps", "value was not a boolean"),
+        ("RESPONDER_SET_VLAN_OFFLOAD", "perhaps", "value was not a boolean"),
         ("RESPONDER_SUPPRESS", "1s", "--suppress 1s is shorter than --fence 10s"),
         // Right ones: only the file is missing.
         ("RESPONDER_EBPF_LOG", "1", "cannot read none.toml"),

@@ -34,7 +34,7 @@ fn file() -> StaticFile {
 /// Ids of the programs that are pinned for `host`.
 fn pinned_programs(host: &Node) -> Result<Vec<u64>> {
     let mut ids = Vec::new();
-    for entry in fs::read_dir(host.bpffs().join("v2/progs"))? {
+    for entry in fs::read_dir(host.bpffs().join("v3/progs"))? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         ids.push(name.rsplit('-').next().context("kind-ID")?.parse()?);
     }
@@ -245,7 +245,7 @@ fn another_layout_is_refused() {
     }
     let lab = lab().unwrap();
     let a = lab.node("a");
-    for found in ["v1", "v3"] {
+    for found in ["v2", "v4"] {
         let other = a.bpffs().join(found);
         fs::create_dir_all(&other).unwrap();
         let mut agent = Agent::spawn(a, &file(), &[]).unwrap();
@@ -258,7 +258,7 @@ fn another_layout_is_refused() {
             errors.push(output.stderr);
         }
         for error in errors {
-            for word in [found, "v2", "responder detach", "--bpffs", a.bpffs().to_str().unwrap()] {
+            for word in [found, "v3", "responder detach", "--bpffs", a.bpffs().to_str().unwrap()] {
                 assert!(error.contains(word), "{word} is not in {error}");
             }
         }
@@ -279,8 +279,8 @@ fn a_pinned_map_of_another_shape_is_refused() {
     }
     let lab = lab().unwrap();
     let a = lab.node("a");
-    fs::create_dir_all(a.bpffs().join("v2")).unwrap();
-    let pin = a.bpffs().join("v2/VIPS4");
+    fs::create_dir_all(a.bpffs().join("v3")).unwrap();
+    let pin = a.bpffs().join("v3/VIPS4");
     let shape = ["type", "hash", "key", "12", "value", "56", "entries", "16", "name", "VIPS4"];
     let create = ["bpftool", "map", "create", pin.to_str().unwrap()];
     a.ns().check(&[&create[..], &shape[..]].concat()).unwrap();
@@ -338,7 +338,7 @@ fn a_full_map_leaves_out_some_and_names_them() {
     commands.output("detach", &[]).unwrap().ok().unwrap();
     let _agent = Agent::start(a, &six, &["--capacity", "16"]).unwrap();
     assert_eq!(tools::arp_scan(c.ns(), "eth0", &v4).unwrap().len(), v4.len());
-    let map = bpftool(a.ns(), &["map", "show", "pinned", a.bpffs().join("v2/VIPS4").to_str().unwrap()]);
+    let map = bpftool(a.ns(), &["map", "show", "pinned", a.bpffs().join("v3/VIPS4").to_str().unwrap()]);
     assert_eq!(map.unwrap()["max_entries"], 16);
 }
 
@@ -352,7 +352,7 @@ fn pins_removed_under_an_agent() {
         let lab = lab().unwrap();
         let a = lab.node("a");
         let mut agent = Agent::start(a, &file(), &["--attach", via]).unwrap();
-        fs::remove_dir_all(a.bpffs().join("v2")).unwrap();
+        fs::remove_dir_all(a.bpffs().join("v3")).unwrap();
         let status = agent.process().wait(SOON).unwrap();
         assert_eq!(status.code(), Some(1), "{via}");
         let said = agent.process().stderr();

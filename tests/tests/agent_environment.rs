@@ -200,7 +200,7 @@ fn commands_without_an_agent() {
 fn ensure_equals_maps(host: &Node, status: &Status) -> Result<()> {
     ensure!(status.0["agent"].is_null(), "{status:?}");
     let dump = |name: &str| -> Result<Value> {
-        let pin = host.bpffs().join("v2").join(name);
+        let pin = host.bpffs().join("v3").join(name);
         bpftool(host.ns(), &["map", "dump", "pinned", pin.to_str().context("UTF-8")?])
     };
     let index = host.ns().ifindex("eth0")?;

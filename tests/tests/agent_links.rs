@@ -47,7 +47,7 @@ fn wait_announced(capture: &Capture, mac: Mac, what: &str, since: Instant) {
 
 /// Entries that `bpftool` sees in a pinned map.
 fn entries(a: &Node, map: &str) -> usize {
-    let pin = a.bpffs().join("v2").join(map);
+    let pin = a.bpffs().join("v3").join(map);
     let text = a.ns().check(&["bpftool", "-j", "map", "dump", "pinned", pin.to_str().unwrap()]).unwrap();
     serde_json::from_str::<Vec<Value>>(&text).unwrap().len()
 }
@@ -209,7 +209,7 @@ fn the_link_s_addresses_are_followed() {
     }
     let (lab, _agent) = answering(&["eth0"], &[]);
     let a = lab.node("a");
-    let pin = a.bpffs().join("v2/LINKS");
+    let pin = a.bpffs().join("v3/LINKS");
     let prefixes = || {
         let dump = a.ns().check(&["bpftool", "-j", "map", "dump", "pinned", pin.to_str().unwrap()]).unwrap();
         let dump: Value = serde_json::from_str(&dump).unwrap();

@@ -82,7 +82,7 @@ fn counters(status: &Status) -> ([u64; 2], [u64; 2]) {
 
 /// The kernel's id of the pinned XDP link.
 fn link_id(host: &Node) -> Result<u64> {
-    let pin = host.bpffs().join(format!("v2/links/xdp-{}", host.ns().ifindex("eth0")?));
+    let pin = host.bpffs().join(format!("v3/links/xdp-{}", host.ns().ifindex("eth0")?));
     let link = bpftool(host.ns(), &["link", "show", "pinned", pin.to_str().context("UTF-8")?])?;
     link["id"].as_u64().with_context(|| format!("no id in {link}"))
 }

@@ -211,6 +211,15 @@ fn a_node_is_drained_and_the_claims_come_back_only_on_request() {
     let output = admin(&cluster, &["drain", "--node", "n2", "--namespace", "default"]);
     assert!(output.code() == Some(1) && output.stderr.contains("n2 is not drained"), "{output:?}");
     assert!(holders(&view(&cluster)).contains_key("n2"));
+    let output = admin(&cluster, &["claims", "8", "--namespace", "default"]);
+    assert!(output.code() == Some(1) && output.stderr.contains("is --namespace right?"), "{output:?}");
+    let record = "/apis/coordination.k8s.io/v1/namespaces/default/leases/cluster";
+    assert!(cluster.requests().get(record).is_err(), "a record was made");
+    let mut watch = Command::new(paths::responder().unwrap());
+    watch.args(["watch", "--cluster", "--namespace", "default", "--kubeconfig"]).arg(cluster.kubeconfig());
+    let mut watch = cluster.management().spawn(watch).unwrap();
+    watch.wait_line(SOON, |line| line.contains("no agent has started in this namespace")).unwrap();
+    watch.kill().unwrap();
 
     let text = admin(&cluster, &["drain", "--node", "n2"]).ok().unwrap().stdout;
     assert!(
@@ -313,7 +322,8 @@ fn a_missing_right_is_named() {
 
     // Who may read nothing is told so, by one line for each part.
     let none = account(&cluster, "nobody", &json!([]));
-    let output = responder(&cluster, &none, &["status"]).ok().unwrap();
+    let output = responder(&cluster, &none, &["status"]);
+    assert_eq!(output.code(), Some(1), "{output:?}");
     assert!(output.stdout.contains("list leases in namespace l2-responder"), "{output:?}");
 
     // Without any API server.

@@ -13,7 +13,7 @@ use net_support::{in_namespace, run};
 use nix::errno::Errno;
 use responder_user::net::{
     boot,
-    ethtool::{Features, features},
+    ethtool::{Features, VlanOffloadError, features, set_rx_vlan_offload},
     packet::PacketSender,
     sysctl,
 };
@@ -43,6 +43,33 @@ fn features_follow_ethtool() {
         assert_eq!(features("lo").channels, None);
         assert_eq!(features("nosuchlink"), Features::default());
         assert_eq!(features("a-name-of-sixteen"), Features::default());
+    });
+}
+
+#[test]
+fn vlan_tags_are_left_in_frames_on_request() {
+    in_namespace("vlan_tags_are_left_in_frames_on_request", || async {
+        run("ip link add v0 type veth peer name v1");
+        run("ip link add br0 type bridge");
+        let tells = |on: &str| assert!(run("ethtool -k v0").contains(&format!("rx-vlan-offload: {on}")));
+        tells("on");
+        for (on, word) in [(false, "off"), (false, "off"), (true, "on"), (false, "off")] {
+            set_rx_vlan_offload("v0", on).unwrap();
+            tells(word);
+        }
+        assert_eq!(features("v0").tx_vlan_offload, Some(true), "nothing else is switched");
+
+        let reads = |name: &str, on: bool| set_rx_vlan_offload(name, on).unwrap_err().to_string();
+        assert_eq!(
+            reads("br0", true),
+            "rxvlan stays off on br0: its driver does not let it be changed (`ethtool -k br0` calls it [fixed])"
+        );
+        assert_eq!(
+            reads("nosuchlink", false),
+            "cannot turn rxvlan off on nosuchlink: No such device (os error 19)"
+        );
+        set_rx_vlan_offload("br0", false).unwrap();
+        assert!(matches!(set_rx_vlan_offload("br0", true), Err(VlanOffloadError::Kept { on: true, .. })));
     });
 }
 

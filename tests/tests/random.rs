@@ -5,7 +5,7 @@ use std::time::Instant;
 use responder_common::outcome::{Outcome, Outcomes};
 use responder_tests::{
     frames::{SLOT, Verdict},
-    model::{Fence, Host, expect},
+    model::{Fence, Host, Part, expect},
     mutate::Mutator,
     run::{Kernel, Program},
     skip::is_root,
@@ -28,17 +28,21 @@ fn program_and_model_agree() {
     let mut seen = Outcomes::default();
     // Most in the state in which most can go wrong.
     let states = [
-        (Fence::Ahead, true, 7),
-        (Fence::Ahead, false, 1),
-        (Fence::Expired, true, 1),
-        (Fence::Abandoned, true, 1),
+        (Fence::Ahead, true, Part::Whole, 12),
+        (Fence::Ahead, false, Part::Whole, 1),
+        (Fence::Expired, true, Part::Whole, 2),
+        (Fence::Abandoned, true, Part::Whole, 1),
+        (Fence::Ahead, true, Part::Bridged, 1),
+        (Fence::Expired, true, Part::Bridged, 1),
+        (Fence::Ahead, true, Part::Backup, 1),
+        (Fence::Abandoned, true, Part::Backup, 1),
     ];
-    for (fence, owned, tenths) in states {
+    for (fence, owned, part, twentieths) in states {
         let owned = if owned { vec![SLOT] } else { vec![] };
-        let host = Host { fence, owned, ..Host::listed() };
+        let host = Host { fence, owned, ..Host::listed() }.on(part);
         let kernel = Kernel::with(&host).unwrap();
         let mut before = kernel.outcomes().unwrap();
-        for i in 0..total * tenths / 10 {
+        for i in 0..total * twentieths / 20 {
             let frame = frames.frame();
             let expected = expect(&host, &frame);
             let (verdict, after) = kernel.receive(Program::Plain, &frame).unwrap();
@@ -47,7 +51,7 @@ fn program_and_model_agree() {
             let outcome = moved.next().map(|o| o.name());
             assert!(
                 (&verdict, outcome) == (&expected.verdict, expected.outcome) && moved.next().is_none(),
-                "RESPONDER_SEED={seed}, frame {i} in {fence:?}: {verdict:?} {outcome:?}, not {expected:?}, \
+                "RESPONDER_SEED={seed}, frame {i} in {fence:?} on {part:?}: {verdict:?} {outcome:?}, not {expected:?}, \
                  for {frame:02x?}"
             );
             if !matches!(verdict, Verdict::Answer(_)) {

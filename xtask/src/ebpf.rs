@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use ebpf_build::{OBJECTS, Request, Wanted};
+use ebpf_build::{Endian, OBJECTS, Request, Wanted};
 
 use crate::{
     build::workspace,
@@ -29,6 +29,9 @@ pub(crate) struct Arguments {
     /// Which toolchain to use: auto, rustup or debian
     #[arg(long, default_value = "auto", value_name = "NAME", env = "RESPONDER_EBPF_TOOLCHAIN")]
     toolchain: Wanted,
+    /// For machines of the other byte order, such as s390x, into target/bpf-big-endian; not loaded here
+    #[arg(long)]
+    big_endian: bool,
     /// Install what is missing without asking (as when the environment variable CI is set)
     #[arg(long)]
     yes: bool,
@@ -46,7 +49,15 @@ pub(crate) struct VerifyArguments {
 
 /// Runs `cargo xtask build-ebpf`.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let objects = build(arguments.toolchain, Consent::new(arguments.yes), &Request::new(&workspace()))?;
+    let consent = Consent::new(arguments.yes);
+    if arguments.big_endian {
+        let request = Request::of(&workspace(), Endian::Big);
+        for path in build(arguments.toolchain, consent, &request)? {
+            say(relative(&path));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let objects = build(arguments.toolchain, consent, &Request::new(&workspace()))?;
     if root::is_root() {
         step("kernel verifier", || report(&objects, true))?;
     } else {

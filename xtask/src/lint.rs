@@ -7,11 +7,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use ebpf_build::{TARGET, Wanted, target_dir};
+use ebpf_build::{Endian, Wanted, target_dir};
 
 use crate::{
     build::{cargo, workspace},
-    sources,
+    others, sources,
     step::{say, step},
     toolchain,
     tools::{self, Consent, run as execute},
@@ -57,13 +57,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             let mut command = ebpf_build::cargo(&choice, &workspace());
             command.env("PATH", first_on_path(bin)?);
             command.args(["clippy", "--release", "--package", "responder-ebpf", "--lib", "--bins"]);
-            command.args(["-Z", "build-std=core", "--target", TARGET, "--target-dir"]);
+            command.args(["-Z", "build-std=core", "--target", Endian::Little.target(), "--target-dir"]);
             command.arg(target_dir(&workspace()).join("ebpf")).args(["--", "-D", "warnings"]);
             execute(&mut command)
         });
     } else {
         let reason = format!("{} has no clippy (with Debian: rust-web-clippy)", choice.compiler);
         total.skipped("clippy of the eBPF crate", reason);
+    }
+    check(&mut total, "eBPF objects for big-endian machines", || others::big_endian(&choice));
+    match others::aarch64(Consent::new(arguments.yes)) {
+        Ok(mut command) => check(&mut total, "agent for aarch64", || execute(&mut command)),
+        Err(reason) => total.skipped("agent for aarch64", format!("{reason:#}")),
     }
     check(&mut total, "documentation", || {
         // For those who work on it: nothing here is a library for others.

@@ -13,6 +13,7 @@ mod kubernetes;
 mod leftovers;
 mod lint;
 mod object;
+mod others;
 mod peers;
 mod prometheus;
 mod replay;

@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
 }
 
 /// What the tests use, as Debian's packages.
-const PACKAGES: [&str; 18] = [
+const PACKAGES: [&str; 19] = [
     "arp-scan",
     "bpftool",
     "conntrack",
@@ -61,6 +61,7 @@ const PACKAGES: [&str; 18] = [
     "tcpdump",
     "thc-ipv6",
     "procps",
+    "xdp-tools",
 ];
 
 /// Names the file to which tests write why they skip themselves.

@@ -111,6 +111,7 @@ impl Host {
             link: Some(Link {
                 mac: OWN,
                 flags: 0,
+                interface: 1,
                 prefixes: [own, Prefix4::default(), Prefix4::default(), Prefix4::default()],
             }),
             answered: Cell::new(0),

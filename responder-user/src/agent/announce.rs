@@ -55,7 +55,7 @@ impl Agent {
     }
 
     pub(super) fn begin_announcement(&mut self, at: VipAt) {
-        if let Some(link) = self.plan.links.get(&at.ifindex).filter(|_| self.answers(&at)) {
+        if let Some(link) = self.plan.interfaces.get(&at.ifindex).filter(|_| self.answers(&at)) {
             let known = self.actual.announcing.insert(at, link.mac).is_some();
             // Another hardware address is no change of ownership.
             if !known || self.kept.contains(&at) {
@@ -89,16 +89,16 @@ impl Agent {
                 self.bursts.lose(&at);
                 continue;
             };
-            let router = self.plan.links.get(&at.ifindex).is_some_and(|link| link.router);
+            let router = self.plan.links.get(&at.place()).is_some_and(|link| link.router);
             match self.send(at, mac, router) {
                 Ok(()) => {
                     self.announced.insert(at, now());
-                    let link = self.link_name(at.ifindex);
+                    let link = self.link_name(at.place());
                     self.tell(Happening::Announced { vip: at.ip, link, mac: mac.to_string() });
                 }
                 Err(error) => {
                     self.burst_errors += 1;
-                    tracing::debug!(vip = %at.ip, link = %self.link_name(at.ifindex), %error, "cannot announce now");
+                    tracing::debug!(vip = %at.ip, link = %self.link_name(at.place()), %error, "cannot announce now");
                     self.bursts.failed(&at, now());
                 }
             }
@@ -125,7 +125,7 @@ impl Agent {
     pub(super) fn conflict(&mut self, at: VipAt, happening: Happening) {
         self.tell(happening);
         if self.bursts.defend(&at, now()) {
-            tracing::info!(vip = %at.ip, link = %self.link_name(at.ifindex), "announced in defence");
+            tracing::info!(vip = %at.ip, link = %self.link_name(at.place()), "announced in defence");
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::{decision::plan::VipAt, journal::Happening};
 impl Agent {
     /// An address is announced from now on.
     pub(super) fn tell_gained(&mut self, at: VipAt) {
-        let (vip, link) = (at.ip, self.link_name(at.ifindex));
+        let (vip, link) = (at.ip, self.link_name(at.place()));
         let happening = if self.kept.remove(&at) {
             let cause = "an earlier agent had it answered here".to_owned();
             Happening::Kept { vip, link, cause }
@@ -22,19 +22,19 @@ impl Agent {
 
     /// An address is not announced any more.
     pub(super) fn tell_lost(&mut self, at: VipAt) {
-        let link = self.link_name(at.ifindex);
+        let link = self.link_name(at.place());
         let cause = self.why_lost(&at, &link);
         self.tell(Happening::Lost { vip: at.ip, link, cause });
     }
 
     fn why_lost(&self, at: &VipAt, link: &str) -> String {
-        let Some(planned) = self.plan.links.get(&at.ifindex) else {
+        let Some(planned) = self.plan.interfaces.get(&at.ifindex) else {
             return format!("{link} is gone, or is not used any more");
         };
         let slot = self.plan.vips.get(at);
         if slot.is_some_and(|slot| self.plan.owned.contains(slot)) {
             return if planned.running {
-                format!("the program does not run on {link} any more")
+                format!("the program does not run for {link} any more")
             } else {
                 format!("{link} is down or has no carrier")
             };

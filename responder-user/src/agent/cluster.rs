@@ -204,9 +204,10 @@ impl Cluster {
         let (Some(player), Some(holdings)) = (&self.player, &self.holdings) else {
             self.basis = None;
             let mut plan = Plan::for_cluster(&subnets, net, [], BTreeSet::new(), &router);
-            for (at, slot) in &actual.vips {
-                if let Some(link) = net.links.get(&at.ifindex) {
-                    plan.keep(*at, *slot, link);
+            // Interfaces' own places; those of their ports follow.
+            for (at, slot) in actual.vips.iter().filter(|(at, _)| at.vlan == 0) {
+                if let Some(link) = net.links.get(&at.ifindex).filter(|link| net.refusal(link).is_none()) {
+                    plan.keep(at.ip, *slot, link, net);
                 }
             }
             plan.set_routers(router);

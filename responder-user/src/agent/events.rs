@@ -7,7 +7,7 @@ use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
 use bytes::Buf as _;
 use responder_common::{
-    layout::{Event, EventKind},
+    layout::{Event, EventKind, LinkKey},
     outcome::Outcome,
 };
 use tokio::io::{Interest, unix::AsyncFd};
@@ -23,6 +23,9 @@ pub(super) struct Events {
     ring: AsyncFd<RingBuf<MapData>>,
     log: Option<AsyncFd<EbpfLogger<FrameLog>>>,
 }
+
+/// For each place the interface that it belongs to: its index and name.
+pub(super) type Names = BTreeMap<LinkKey, (u32, String)>;
 
 /// Which of the two has something.
 pub(super) enum Ready {
@@ -63,8 +66,8 @@ impl Events {
         }
     }
 
-    /// Takes what is there. `names` are those of the links.
-    pub(super) fn take(&mut self, ready: Ready, names: &BTreeMap<u32, String>) -> Vec<(VipAt, Happening)> {
+    /// Takes what is there. `names` are those of the interfaces that places belong to, with their indexes.
+    pub(super) fn take(&mut self, ready: Ready, names: &Names) -> Vec<(VipAt, Happening)> {
         match ready {
             Ready::Log => {
                 if let Some(log) = &mut self.log {
@@ -111,7 +114,7 @@ impl log::Log for FrameLog {
 }
 
 /// Reads one [`Event`] of the ring. `None` if it is of a kind that this program does not know.
-fn parse(bytes: &[u8], names: &BTreeMap<u32, String>) -> Option<(VipAt, Happening)> {
+fn parse(bytes: &[u8], names: &Names) -> Option<(VipAt, Happening)> {
     let event = read(bytes)?;
     let by = match event.kind {
         kind if kind == EventKind::ArpConflict as u32 => "arp",
@@ -123,8 +126,10 @@ fn parse(bytes: &[u8], names: &BTreeMap<u32, String>) -> Option<(VipAt, Happenin
         }
     };
     let vip = Ipv6Addr::from(event.vip).to_canonical();
-    let link = names.get(&event.ifindex).cloned().unwrap_or_else(|| format!("if{}", event.ifindex));
-    let at = VipAt { ifindex: event.ifindex, vlan: event.vlan, ip: vip };
+    let place = LinkKey { ifindex: event.ifindex, vlan: event.vlan };
+    let unknown = || (event.ifindex, format!("if{}", event.ifindex));
+    let (interface, link) = names.get(&place).cloned().unwrap_or_else(unknown);
+    let at = VipAt::on(interface, vip);
     let claimer = responder_common::wire::Mac::new(event.claimer).to_string();
     Some((at, Happening::Conflict { vip, link, claimer, by: by.to_owned(), claims: event.conflicts }))
 }

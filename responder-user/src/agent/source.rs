@@ -108,12 +108,16 @@ impl Agent {
 
     /// Says that nothing was answered for a while, and announces everything anew: others may have learnt another host.
     pub(super) fn tell_lapse(&mut self, silent: Duration) {
-        let silent_ms = silent.as_millis().try_into().unwrap_or(u64::MAX);
-        self.tell(Happening::Lapsed { silent_ms });
+        self.tell(Happening::Lapsed { silent_ms: millis(silent), resumed: true });
         let at = now();
         for vip in self.actual.announcing.clone().into_keys() {
             self.begin_burst(vip, at);
         }
+    }
+
+    /// Says that nothing was answered for a while, and that what was held then is lost.
+    pub(super) fn tell_lost_in_lapse(&mut self, silent: Duration) {
+        self.tell(Happening::Lapsed { silent_ms: millis(silent), resumed: false });
     }
 
     /// Extends the deadline, unless the maps still answer for what is not owned here any more. Then it passes, and
@@ -217,4 +221,8 @@ impl Agent {
         }
         tracing::info!("ending; nothing is answered any more");
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
 }

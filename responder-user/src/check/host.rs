@@ -1,23 +1,23 @@
-//! The host as a whole: kernel, BPF file system, capabilities, and whether the programs load.
+//! The host as a whole: capabilities, clock, BPF file system, and what explains a refusal.
 
 use std::{fs, io, path::Path};
 
-use aya::{
-    EbpfLoader,
-    programs::{SchedClassifier, Xdp},
-};
 use nix::sys::{
+    resource::RLIM_INFINITY,
     statfs::{BPF_FS_MAGIC, statfs},
-    utsname::uname,
 };
-use responder_common::layout::{EGRESS_PROGRAM, XDP_FRAGS_PROGRAM, XDP_PROGRAM};
 
 use super::{
     Finding,
     Verdict::{Bad, Limited, Ok as Fine},
+    kernel,
 };
 use crate::{
-    datapath::{chain, object::OBJECT, pins::Pins},
+    datapath::{
+        DatapathError,
+        pins::Pins,
+        probe::{self, Counted, Lacking},
+    },
     net::boot,
 };
 
@@ -33,38 +33,9 @@ const SYS_ADMIN: u32 = 21;
 const OF_SYS_ADMIN: [&str; 2] = ["CAP_BPF", "CAP_PERFMON"];
 
 pub(super) fn check(bpffs: &Path) -> Vec<Finding> {
-    vec![kernel(), btf(), clock(), capabilities(), lockdown(), file_system(bpffs), load()]
-}
-
-fn kernel() -> Finding {
-    let Ok(name) = uname() else {
-        return Finding::new("kernel", Limited, "uname fails, so its version is not known");
-    };
-    let release = name.release().to_string_lossy().into_owned();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    let (verdict, text) = match version {
-        v if v < (5, 8) => (Bad, "too old: ring buffers and CLOCK_BOOTTIME in programs need 5.8"),
-        v if v < (5, 9) => (Limited, "no XDP links before 5.9: programs are attached by netlink"),
-        v if v < (5, 18) => {
-            (Limited, "no multi-buffer XDP before 5.18: native mode needs an MTU below a page")
-        }
-        v if v < (6, 6) => (Fine, "egress program as a clsact filter (TCX needs 6.6)"),
-        _ => (Fine, "XDP links, multi-buffer XDP and TCX"),
-    };
-    Finding::new("kernel", verdict, format!("{release}: {text}"))
-}
-
-fn btf() -> Finding {
-    if Path::new("/sys/kernel/btf/vmlinux").exists() {
-        Finding::new("BTF", Fine, "the kernel has type information; bpftool shows maps by field name")
-    } else {
-        Finding::new(
-            "BTF",
-            Limited,
-            "the kernel has none (CONFIG_DEBUG_INFO_BTF): all works, but bpftool may show maps as bytes",
-        )
-    }
+    let mut findings = vec![kernel::release(), clock(), capabilities(), lockdown(), file_system(bpffs)];
+    findings.extend(kernel::check());
+    findings
 }
 
 fn clock() -> Finding {
@@ -155,50 +126,30 @@ fn file_system(bpffs: &Path) -> Finding {
     }
 }
 
-/// Really loads the programs, without attaching or pinning anything.
-fn load() -> Finding {
-    let loaded = (|| -> Result<&'static str, String> {
-        let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(|e| explain_text(&chain(&e)))?;
-        let mut xdp = |name: &'static str| -> Result<(), String> {
-            let program: &mut Xdp = ebpf
-                .program_mut(name)
-                .ok_or("missing from the object")?
-                .try_into()
-                .map_err(|e: aya::programs::ProgramError| chain(&e))?;
-            program.load().map_err(|e| explain_text(&chain(&e)))
-        };
-        let used = if xdp(XDP_FRAGS_PROGRAM).is_ok() { XDP_FRAGS_PROGRAM } else { XDP_PROGRAM };
-        if used == XDP_PROGRAM {
-            xdp(XDP_PROGRAM)?;
-        }
-        let tx: &mut SchedClassifier = ebpf
-            .program_mut(EGRESS_PROGRAM)
-            .ok_or("missing from the object")?
-            .try_into()
-            .map_err(|e: aya::programs::ProgramError| chain(&e))?;
-        tx.load().map_err(|e| explain_text(&chain(&e)))?;
-        Ok(used)
-    })();
-    match loaded {
-        Ok(name) => Finding::new("load", Fine, format!("the kernel accepts {name} and {EGRESS_PROGRAM}")),
-        Err(error) => Finding::new("load", Bad, error),
-    }
-}
-
 /// One sentence for an error that the host's state explains.
 #[must_use]
 pub fn explain_unfit(error: &anyhow::Error) -> Option<String> {
-    let denied = error.chain().any(|cause| {
-        cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
+    let because = |why: String| format!("{why} ({})", short(&format!("{error:#}")));
+    let codes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
+    if let Some(why) = codes.filter_map(explain_denied).next() {
+        return Some(because(why));
+    }
+    // Only where the kernel has refused to load something there is a question.
+    let refused = error.chain().any(|cause| {
+        matches!(
+            cause.downcast_ref(),
+            Some(DatapathError::Load(_) | DatapathError::Program { .. } | DatapathError::Map { .. })
+        )
     });
-    denied.then(explain_denied).flatten().map(|why| format!("{why} ({})", short(&format!("{error:#}"))))
+    refused.then(Lacking::find).flatten().map(|lacking| because(lacking.to_string()))
 }
 
-fn explain_text(error: &str) -> String {
-    let denied = error.contains("os error 1)") || error.contains("os error 13)");
-    match explain_denied() {
-        Some(why) if denied => format!("{why} ({})", short(error)),
-        _ => error.to_owned(),
+/// The same for an error of which only the words are left.
+pub(super) fn explain_text(error: &str) -> String {
+    let is = |code: &i32| error.contains(&format!("os error {code})"));
+    match [libc::EPERM, libc::EACCES].into_iter().filter(is).find_map(explain_denied) {
+        Some(why) => format!("{why} ({})", short(error)),
+        None => complaint(error),
     }
 }
 
@@ -207,7 +158,25 @@ fn short(error: &str) -> &str {
     error.lines().next().unwrap_or(error)
 }
 
-fn explain_denied() -> Option<String> {
+/// The first line, and of what the verifier says, which is all that it has looked at, what it complains of: the last line before
+/// its figures.
+fn complaint(error: &str) -> String {
+    let is_figure = |line: &&str| {
+        ["verification time", "stack depth", "processed"].iter().any(|begin| line.starts_with(begin))
+    };
+    let mut lines = error.lines().map(str::trim).filter(|line| !line.is_empty() && !is_figure(line));
+    let first = lines.next().unwrap_or(error);
+    match lines.next_back() {
+        Some(last) => format!("{first} … {last}"),
+        None => first.to_owned(),
+    }
+}
+
+/// Why the kernel has refused something with this error number.
+fn explain_denied(code: i32) -> Option<String> {
+    if code != libc::EPERM && code != libc::EACCES {
+        return None;
+    }
     let missing: Vec<_> = missing_capabilities().iter().map(|(n, p)| format!("{n} ({p})")).collect();
     if !missing.is_empty() {
         return Some(format!("this needs {}; run as root or grant it", missing.join(" and ")));
@@ -219,5 +188,29 @@ fn explain_denied() -> Option<String> {
                 .to_owned(),
         );
     }
-    None
+    match probe::memory() {
+        Counted::Locked(limit) if code == libc::EPERM && limit != RLIM_INFINITY => Some(format!(
+            "this kernel counts maps as locked memory, of which {} KiB are allowed, and they need some ten MiB: lift the \
+             limit (LimitMEMLOCK=infinity, `ulimit -l unlimited`), or grant CAP_SYS_RESOURCE, with which the agent \
+             does it itself",
+            limit / 1024
+        )),
+        Counted::Locked(_) | Counted::Group | Counted::Unknown(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verifier_s_complaint_is_found() {
+        let error = "the kernel refuses program x: Verifier output: 0: (b7) r0 = 0\nR7 offset is outside of the packet\n\
+            verification time 609 usec\nstack depth 256+0\nprocessed 5606 insns (limit 1000000)\n\n";
+        assert_eq!(
+            complaint(error),
+            "the kernel refuses program x: Verifier output: 0: (b7) r0 = 0 … R7 offset is outside of the packet"
+        );
+        assert_eq!(complaint("no such file"), "no such file");
+    }
 }

@@ -49,6 +49,11 @@ pub(super) struct RunArgs {
     /// How programs are attached.
     #[arg(long, env = "RESPONDER_ATTACH", value_enum, default_value = "auto", hide = true)]
     attach: WantedAttach,
+    /// Where a NIC takes VLAN tags off before a program sees them, and VLANs need them, turn that off
+    /// (`ethtool -K … rxvlan off`). The agent does not turn it on again. Without this, VLAN devices get the slower
+    /// generic mode.
+    #[arg(long, env = "RESPONDER_SET_VLAN_OFFLOAD", value_parser = BoolishValueParser::new())]
+    set_vlan_offload: bool,
     /// With --static: how long the datapath answers without hearing from the agent (killed, stopped, starved). In a
     /// cluster --lease-duration says it.
     #[arg(long, env = "RESPONDER_FENCE", value_name = "TIME", value_parser = fence_time, default_value = "10s")]
@@ -103,6 +108,7 @@ impl RunArgs {
             place: PlaceArgs { bpffs, run_dir },
             xdp_mode,
             attach,
+            set_vlan_offload,
             fence,
             suppress,
             announce_interval,
@@ -133,6 +139,7 @@ impl RunArgs {
             run_dir,
             mode: xdp_mode,
             attach,
+            set_vlan_offload,
             fence: FencePolicy { fence, suppress },
             burst: BurstPolicy { interval: announce_interval, rate: announce_rate },
             on_exit,

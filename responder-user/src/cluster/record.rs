@@ -66,6 +66,15 @@ pub enum RecordError {
         /// What is wrong.
         reason: String,
     },
+    /// There is none, and nothing to tell what it should be.
+    #[error(
+        "there is no Lease {namespace}/cluster: no agent has started in this namespace yet (is --namespace right?); the \
+         first one makes it, with the number of claims that it is told by --claims"
+    )]
+    Missing {
+        /// The namespace.
+        namespace: String,
+    },
     /// There are claims of another count. One that is free could be taken by an agent that has not heard of the record.
     #[error(
         "there are Leases of another number of claims than {claims}, which is the record's: {}; an address could have \
@@ -171,7 +180,11 @@ pub async fn set_claims(
         // A request is about a group of the old number.
         Some(record) if record.claims != claims => Ok(Record { claims, request: None, ..record }),
         Some(record) => Ok(record),
-        None => Ok(Record { claims, longest: longest(leases), request: None }),
+        // It has been deleted.
+        None if leases.iter().any(is_agents) => {
+            Ok(Record { claims, longest: longest(leases), request: None })
+        }
+        None => Err(RecordError::Missing { namespace: namespace.to_owned() }),
     });
     changed.await.map(|(record, _)| record)
 }
@@ -188,10 +201,7 @@ pub async fn request(
 ) -> Result<Record, RecordError> {
     let changed = change(line, namespace, |_, before| match before {
         Some(record) => Ok(Record { request: request.clone(), ..record }),
-        None => Err(RecordError::Bad {
-            namespace: namespace.to_owned(),
-            reason: "it is not there; no agent has started in this namespace yet".to_owned(),
-        }),
+        None => Err(RecordError::Missing { namespace: namespace.to_owned() }),
     });
     changed.await.map(|(record, _)| record)
 }
@@ -273,6 +283,10 @@ fn recreated(leases: &[Lease], namespace: &str, claims: NonZeroU16) -> Result<Re
         _ => claims,
     };
     Ok(Record { claims, longest: longest(leases), request: None })
+}
+
+fn is_agents(lease: &Lease) -> bool {
+    lease.metadata.name.as_deref().and_then(Named::parse).is_some()
 }
 
 /// The longest lease of the sessions that there are.

@@ -13,6 +13,7 @@ use super::{
     DatapathError, chain,
     object::{Object, is_ours},
     pins::Pins,
+    probe::{self, Answer},
     xdp::{Attempt, WantedAttach, unpin},
 };
 use crate::net::tc::{egress_program, remove_unused_clsact};
@@ -56,7 +57,8 @@ pub fn attach(
             Err(error) => tried.push(Attempt { what: "egress by tcx".to_owned(), error }),
         }
     }
-    if how != WantedAttach::Link {
+    // Who wants links gets a filter where the kernel has no links for this.
+    if how != WantedAttach::Link || probe::tcx() == Answer::No {
         match attach_clsact(object, pins, ifindex, name) {
             Ok(()) => {
                 if let Err(error) = unpin(&pins.tx_link(ifindex)) {

@@ -6,8 +6,9 @@ use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use responder_common::{
     egress::EgressOutcomes,
     layout::{
-        EGRESS, EVENT_LIMIT, EVENTS, EventLimit, FENCE, Fence, LINK_ROUTER, LINKS, Link, LinkKey, MAX_SLOTS,
-        OUTCOMES, Owner, SLOTS, SlotState, VIPS4, VIPS6, Vip4, Vip6, VipKey4, VipKey6, VipStats,
+        EGRESS, EVENT_LIMIT, EVENTS, EventLimit, FENCE, Fence, LINK_BACKUP, LINK_FORWARDS, LINK_ROUTER,
+        LINKS, Link, LinkKey, MAX_SLOTS, OUTCOMES, Owner, SLOTS, SlotState, VIPS4, VIPS6, Vip4, Vip6,
+        VipKey4, VipKey6, VipStats,
     },
     outcome::Outcomes,
 };
@@ -17,7 +18,10 @@ use super::{
     pins::Pins,
     shared::{SharedFence, SharedSlots},
 };
-use crate::decision::plan::{LinkPlan, VipAt};
+use crate::{
+    decision::plan::{LinkPlan, VipAt},
+    net::topology::Role,
+};
 
 /// All maps but the ring buffer.
 pub struct Maps {
@@ -185,27 +189,33 @@ impl Maps {
         ignore_missing(result)
     }
 
-    /// Writes a link's entry.
+    /// Writes a place's entry.
     ///
     /// # Errors
     ///
     /// If the map is full or the kernel refuses for another reason.
-    pub fn set_link(&mut self, ifindex: u32, link: &LinkPlan) -> Result<(), MapError> {
+    pub fn set_link(&mut self, place: LinkKey, link: &LinkPlan) -> Result<(), MapError> {
+        let role = match link.role {
+            Role::Answers => 0,
+            Role::Forwards => LINK_FORWARDS,
+            Role::Backup => LINK_BACKUP,
+        };
         let entry = Link {
             mac: link.mac.octets(),
-            flags: if link.router { LINK_ROUTER } else { 0 },
+            flags: role | if link.router { LINK_ROUTER } else { 0 },
+            interface: link.interface,
             prefixes: link.prefixes,
         };
-        self.links.insert(LinkKey { ifindex, vlan: 0 }, entry, 0)
+        self.links.insert(place, entry, 0)
     }
 
-    /// Deletes a link's entry.
+    /// Deletes a place's entry.
     ///
     /// # Errors
     ///
     /// If the kernel refuses; not if there is no such entry.
-    pub fn remove_link(&mut self, ifindex: u32) -> Result<(), MapError> {
-        ignore_missing(self.links.remove(&LinkKey { ifindex, vlan: 0 }))
+    pub fn remove_link(&mut self, place: LinkKey) -> Result<(), MapError> {
+        ignore_missing(self.links.remove(&place))
     }
 
     /// All VIPs. What changes meanwhile may be missing or there twice.
@@ -223,7 +233,7 @@ impl Maps {
         v4.chain(v6)
     }
 
-    /// All links.
+    /// All places.
     pub fn links(&self) -> impl Iterator<Item = (LinkKey, Link)> + '_ {
         self.links.iter().flatten()
     }

@@ -19,6 +19,7 @@ use responder_common::{
 use super::{
     DatapathError,
     pins::{Pins, names},
+    probe::{self, Answer},
 };
 
 pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/responder.o"));
@@ -70,6 +71,7 @@ impl Prepared {
         for (name, key, value) in shapes() {
             check_shape(&pins.map(name), key, value)?;
         }
+        probe::raise_memory_limit();
         let mut loader = EbpfLoader::new();
         for name in MAPS {
             loader.map_pin_path(name, pins.map(name));
@@ -108,8 +110,9 @@ impl Prepared {
         let xdp: &mut Xdp = program(&mut self.ebpf, name)?;
         let xdp_id = xdp.info().map_err(|source| DatapathError::Program { name, source })?.id();
         xdp.pin(pins.progs_dir().join(format!("xdp-{xdp_id}"))).map_err(pin_error(pins))?;
+        let has_links = probe::xdp_links(xdp) != Answer::No;
         let capacity = MapInfo::from_pin(pins.map(VIPS4)).map_or(self.options.capacity, |i| i.max_entries());
-        Ok(Object { ebpf: self.ebpf, xdp: self.xdp, xdp_id, tx_id, capacity })
+        Ok(Object { ebpf: self.ebpf, xdp: self.xdp, xdp_id, tx_id, capacity, has_links })
     }
 }
 
@@ -133,6 +136,8 @@ pub struct Object {
     pub tx_id: u32,
     /// Entries of each of the two VIP maps as they are.
     pub capacity: u32,
+    /// Whether the kernel knows `bpf_link` for XDP.
+    pub has_links: bool,
 }
 
 impl Object {

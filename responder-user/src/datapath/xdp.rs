@@ -3,11 +3,12 @@
 use std::{fmt, fs, io, os::fd::AsFd as _, path::Path, thread::sleep, time::Duration};
 
 use aya::programs::{
-    ProgramError, XdpMode as AyaMode,
+    ProgramError, XdpError, XdpMode as AyaMode,
     links::{FdLink, LinkError, PinnedLink},
     xdp::XdpLink,
 };
 use clap::ValueEnum;
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -15,6 +16,7 @@ use super::{
     foreign::Foreign,
     object::{Object, is_ours},
     pins::{Pins, open_pin},
+    refusal::Refusal,
 };
 use crate::net::{
     NetlinkError,
@@ -38,7 +40,7 @@ pub enum WantedMode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WantedAttach {
-    /// By `bpf_link`, or by netlink where the kernel does not know it (before 5.9).
+    /// By `bpf_link`, or by netlink where the kernel does not know it.
     Auto,
     /// By `bpf_link` only.
     Link,
@@ -93,7 +95,10 @@ pub struct Attached {
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
     /// Somebody else's program is there.
-    #[error("{0} is attached, and not ours: left alone. Detach it, or leave this interface out")]
+    #[error(
+        "{0} is attached, and not ours: left alone. The kernel runs one program on an interface, in whatever mode: detach \
+         it, or leave this interface out"
+    )]
     Foreign(Foreign),
     /// It would run, and do wrong.
     #[error("{0}")]
@@ -164,13 +169,17 @@ pub fn attach(
                     let mode = query(ifindex)?.map_or_else(|| "unknown".to_owned(), |x| x.mode.to_string());
                     return Ok(Attached { mode, via, prog_id: object.xdp_id, taken_over: false, tried });
                 }
-                Err(error) => {
+                Err(refusal) => {
                     // Somebody else may have been quicker.
                     if let Some(other) = query(ifindex)?
                         && !is_ours(pins, "xdp", other.prog_id)
                     {
                         return Err(AttachError::Foreign(Foreign::inspect(other.prog_id)));
                     }
+                    // By netlink the driver can say why; where that is tried as well, it comes to the same.
+                    let is_last = via == Via::Netlink || how == WantedAttach::Link;
+                    let explain = *mode == AyaMode::Driver && is_last;
+                    let error = if explain { refusal.explained(ifindex) } else { refusal.text };
                     tried.push(Attempt { what: format!("{} by {via}", mode_name(*mode)), error });
                 }
             }
@@ -253,7 +262,7 @@ fn attach_new(
     ifindex: u32,
     mode: AyaMode,
     via: Via,
-) -> Result<Via, String> {
+) -> Result<Via, Refusal> {
     let mut left = BUSY_RETRIES;
     loop {
         let result = match via {
@@ -265,27 +274,26 @@ fn attach_new(
                 left -= 1;
                 sleep(BUSY_WAIT);
             }
-            other => return other.map_err(|r| r.text),
+            other => return other,
         }
-    }
-}
-
-struct Refusal {
-    busy: bool,
-    text: String,
-}
-
-impl Refusal {
-    fn new(error: &(dyn std::error::Error + 'static), errno: Option<i32>) -> Self {
-        Self { busy: matches!(errno, Some(libc::EBUSY | libc::EEXIST)), text: chain(error) }
     }
 }
 
 fn attach_link(object: &mut Object, pins: &Pins, ifindex: u32, mode: AyaMode) -> Result<Via, Refusal> {
     let refused = |e: ProgramError| {
-        let errno = if let ProgramError::SyscallError(e) = &e { e.io_error.raw_os_error() } else { None };
-        Refusal::new(&e, errno)
+        let errno = if let ProgramError::SyscallError(e) = &e {
+            e.io_error.raw_os_error()
+        } else if let ProgramError::XdpError(XdpError::NetlinkError(e)) = &e {
+            e.raw_os_error() // what aya falls back to
+        } else {
+            None
+        };
+        Refusal::new(&e, errno.map(Errno::from_raw))
     };
+    if !object.has_links {
+        // Not tried: aya would attach by netlink, and detach, and some NICs lose their link at each.
+        return Err(Refusal::of_kernel("the kernel has no links for XDP"));
+    }
     let xdp = object.xdp().map_err(|e| Refusal::new(&e, None))?;
     let id = xdp.attach_to_if_index(ifindex, mode).map_err(refused)?;
     let link = xdp.take_link(id).map_err(refused)?;
@@ -296,7 +304,7 @@ fn attach_link(object: &mut Object, pins: &Pins, ifindex: u32, mode: AyaMode) ->
             Ok(Via::Link)
         }
         // On EINVAL aya attaches by netlink instead, and what it gave up here it has detached again.
-        Err(_) => Err(Refusal { busy: false, text: "the kernel has no XDP links (before 5.9)".to_owned() }),
+        Err(_) => Err(Refusal::of_kernel("the driver takes no link (EINVAL)")),
     }
 }
 
@@ -304,7 +312,7 @@ fn attach_netlink(object: &mut Object, ifindex: u32, mode: AyaMode) -> Result<()
     let xdp = object.xdp().map_err(|e| Refusal::new(&e, None))?;
     let fd = xdp.fd().map_err(|e| Refusal::new(&e, None))?;
     let mode = if mode == AyaMode::Skb { netlink::Mode::Generic } else { netlink::Mode::Native };
-    netlink::attach(ifindex, fd.as_fd(), mode, None).map_err(|e| Refusal::new(&e, Some(e.errno as i32)))
+    Ok(netlink::attach(ifindex, fd.as_fd(), mode, None)?)
 }
 
 /// Detaches what this or an earlier agent has attached to the interface. Others' programs stay.
@@ -335,7 +343,7 @@ pub fn detach(pins: &Pins, ifindex: u32) -> Result<(), DatapathError> {
     Err(DatapathError::Netlink {
         action: "detach the XDP program",
         ifindex,
-        source: NetlinkError { errno: nix::errno::Errno::EBUSY, extack: None },
+        source: NetlinkError { errno: Errno::EBUSY, extack: None },
     })
 }
 
@@ -371,7 +379,7 @@ pub(super) fn unpin(path: &Path) -> Result<(), DatapathError> {
 /// If the kernel does not answer.
 pub fn query(ifindex: u32) -> Result<Option<XdpOnLink>, DatapathError> {
     match netlink::query(ifindex) {
-        Err(e) if e.errno == nix::errno::Errno::ENODEV => Ok(None),
+        Err(e) if e.errno == Errno::ENODEV => Ok(None),
         other => other.map_err(|source| DatapathError::Netlink {
             action: "ask for the XDP program",
             ifindex,

@@ -3,12 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use responder_common::{layout::STANDBY_SLOT, wire::Mac};
+use responder_common::{
+    layout::{LinkKey, STANDBY_SLOT},
+    wire::Mac,
+};
 
 use super::{
     join::join,
     plan::{LinkPlan, Plan, VipAt},
 };
+use crate::net::topology::Role;
 
 /// One step. Steps are taken in order; each is one map write or one call.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -18,13 +22,13 @@ pub enum Step {
     /// Forget all announcements of this VIP.
     StopAnnouncing(VipAt),
     /// Write a link's entry.
-    SetLink(u32, LinkPlan),
+    SetLink(LinkKey, LinkPlan),
     /// Write a VIP's entry, keeping its counters.
     SetVip(VipAt, u32),
     /// Delete a VIP's entry.
     RemoveVip(VipAt),
     /// Delete a link's entry.
-    RemoveLink(u32),
+    RemoveLink(LinkKey),
     /// Give a slot's VIPs: one store.
     GiveSlot(u32),
     /// Begin a burst.
@@ -35,12 +39,12 @@ pub enum Step {
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Actual {
     /// Entries of the links map; `None` where an earlier agent's entry has not been compared.
-    pub links: BTreeMap<u32, Option<LinkPlan>>,
+    pub links: BTreeMap<LinkKey, Option<LinkPlan>>,
     /// Entries of the VIP maps with their slots.
     pub vips: BTreeMap<VipAt, u32>,
     /// Slots that are owned.
     pub owned: BTreeSet<u32>,
-    /// What is being announced, with which hardware address.
+    /// What is being announced on interfaces, with which hardware address.
     pub announcing: BTreeMap<VipAt, Mac>,
 }
 
@@ -56,18 +60,19 @@ impl Actual {
     }
 }
 
-/// The steps that lead from `actual` to `plan`. `attached` says of a link whether the program runs there.
+/// The steps that lead from `actual` to `plan`. `attached` says of an interface whether the program runs for it.
 #[must_use]
 pub fn steps(actual: &Actual, plan: &Plan, attached: impl Fn(u32) -> bool) -> Vec<Step> {
     let running: BTreeMap<u32, Mac> = plan
-        .links
+        .interfaces
         .iter()
         .filter(|(index, link)| link.running && attached(**index))
         .map(|(index, link)| (*index, link.mac))
         .collect();
     let (mut stop, mut start) = (Vec::new(), Vec::new());
     for (at, slot, announced) in join(&plan.vips, &actual.announcing) {
-        let owned = slot.is_some_and(|slot| plan.owned.contains(slot));
+        // Announced is on the interface alone, which sends on the ports that are in use.
+        let owned = at.vlan == 0 && slot.is_some_and(|slot| plan.owned.contains(slot));
         match running.get(&at.ifindex).filter(|_| owned) {
             None if announced.is_some() => stop.push(Step::StopAnnouncing(*at)),
             Some(mac) if announced != Some(mac) => start.push(Step::Announce(*at)),
@@ -97,11 +102,16 @@ pub fn steps(actual: &Actual, plan: &Plan, attached: impl Fn(u32) -> bool) -> Ve
     // first and deleted last, because a deletion passes questions on to the host.
     steps.extend(leaving);
     steps.extend(standby);
-    for (index, link) in &plan.links {
-        if actual.links.get(index).and_then(Option::as_ref) != Some(link) {
-            steps.push(Step::SetLink(*index, link.clone()));
+    let (mut silenced, mut set) = (Vec::new(), Vec::new());
+    for (place, link) in &plan.links {
+        if actual.links.get(place).and_then(Option::as_ref) != Some(link) {
+            let list = if link.role == Role::Backup { &mut silenced } else { &mut set };
+            list.push(Step::SetLink(*place, link.clone()));
         }
     }
+    // A bond's slave that is not in use any more is silent before the next one answers.
+    steps.extend(silenced);
+    steps.extend(set);
     steps.extend(gained);
     steps.extend(plan.owned.difference(&actual.owned).copied().map(Step::GiveSlot));
     // Deletions last: the kernel may reuse a deleted entry's memory for the next insertion at once.
@@ -116,18 +126,27 @@ pub fn steps(actual: &Actual, plan: &Plan, attached: impl Fn(u32) -> bool) -> Ve
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{decision::plan::Interface, net::topology::Port};
 
     const MAC: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
+    const ETH0: LinkKey = LinkKey { ifindex: 3, vlan: 0 };
+
+    /// A place of interface 3.
+    fn place(mac: Mac, role: Role) -> LinkPlan {
+        LinkPlan { name: "eth0".into(), interface: 3, mac, router: false, prefixes: Default::default(), role }
+    }
 
     fn vip(n: u8) -> VipAt {
         VipAt { ifindex: 3, vlan: 0, ip: [192, 0, 2, n].into() }
     }
 
     fn plan(vips: &[(u8, u32)], mac: Mac, running: bool) -> Plan {
-        let link =
-            LinkPlan { name: "eth0".into(), mac, running, router: false, prefixes: Default::default() };
+        let port = Port { ifindex: 3, vlan: 0, role: Role::Answers, generic: None };
+        let interface =
+            Interface { name: "eth0".into(), mac, running, ports: vec![port], obstacle: None, notes: vec![] };
         Plan {
-            links: [(3, link)].into(),
+            interfaces: [(3, interface)].into(),
+            links: [(ETH0, place(mac, Role::Answers))].into(),
             vips: vips.iter().map(|(n, slot)| (vip(*n), *slot)).collect(),
             owned: [1].into(),
             ..Plan::default()
@@ -145,7 +164,7 @@ mod tests {
                 Step::GiveSlot(slot) => drop(actual.owned.insert(slot)),
                 Step::RemoveVip(at) => drop(actual.vips.remove(&at)),
                 Step::RemoveLink(i) => drop(actual.links.remove(&i)),
-                Step::Announce(at) => drop(actual.announcing.insert(at, plan.links[&at.ifindex].mac)),
+                Step::Announce(at) => drop(actual.announcing.insert(at, plan.interfaces[&at.ifindex].mac)),
             }
         }
     }
@@ -153,7 +172,7 @@ mod tests {
     #[test]
     fn gain_is_map_first_then_burst() {
         let plan = plan(&[(1, 1)], MAC, true);
-        let Step::SetLink(3, _) = &steps(&Actual::default(), &plan, |_| true)[0] else {
+        let Step::SetLink(ETH0, _) = &steps(&Actual::default(), &plan, |_| true)[0] else {
             panic!("the link comes first");
         };
         assert_eq!(
@@ -248,6 +267,42 @@ mod tests {
         assert_eq!(change[0], Step::StopAnnouncing(vip(1)));
         apply(&mut actual, &down, &change);
         assert_eq!(steps(&actual, &up, |_| true).last(), Some(&Step::Announce(vip(1))));
+    }
+
+    /// The same address on interface 3, a bond, with slaves 4 and 5, of which this one is in use.
+    fn bond(slot: u32, active: u32) -> Plan {
+        let mut bond = plan(&[(1, slot)], MAC, true);
+        for slave in [4, 5] {
+            let at = LinkKey { ifindex: slave, vlan: 0 };
+            let role = if slave == active { Role::Answers } else { Role::Backup };
+            bond.links.insert(at, place(MAC, role));
+            bond.vips.insert(VipAt { ifindex: slave, ..vip(1) }, slot);
+        }
+        bond
+    }
+
+    #[test]
+    fn a_failover_of_a_bond_is_silence_first_and_no_burst() {
+        let (before, after) = (bond(1, 4), bond(1, 5));
+        let mut actual = Actual::default();
+        let first = steps(&actual, &before, |_| true);
+        assert_eq!(first.iter().filter(|step| matches!(step, Step::Announce(_))).count(), 1, "{first:?}");
+        apply(&mut actual, &before, &first);
+        let failover = steps(&actual, &after, |_| true);
+        let set = |ifindex, role| Step::SetLink(LinkKey { ifindex, vlan: 0 }, place(MAC, role));
+        assert_eq!(failover, [set(4, Role::Backup), set(5, Role::Answers)]);
+    }
+
+    #[test]
+    fn a_loss_silences_all_places_before_anything_else() {
+        let mut actual = Actual::default();
+        let first = steps(&actual, &bond(1, 4), |_| true);
+        apply(&mut actual, &bond(1, 4), &first);
+        let lost = Plan { links: [(ETH0, place(MAC, Role::Answers))].into(), ..bond(0, 5) };
+        let loss = steps(&actual, &lost, |_| true);
+        let silent = [3, 4, 5].map(|ifindex| Step::SetVip(VipAt { ifindex, ..vip(1) }, 0));
+        assert_eq!(loss[..4], [&[Step::StopAnnouncing(vip(1))], &silent[..]].concat());
+        assert_eq!(actual.still_owned(&lost).len(), 3);
     }
 
     #[test]

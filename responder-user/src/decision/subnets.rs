@@ -66,8 +66,8 @@ impl Subnets {
                 "there is no default route; name one with --interface".to_owned(),
             );
         }
+        let usable = |link: &&Link| net.refusal(link).is_none();
         // kube-proxy's and others' dummies have VIPs as addresses, and nobody is connected to them.
-        let usable = |link: &&Link| link.ethernet && !link.loopback;
         let named = |link: &&Link| {
             home.contains(&link.index) || (by_default && link.kind.as_deref() != Some("dummy"))
         };

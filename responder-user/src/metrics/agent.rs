@@ -65,6 +65,27 @@ fn links(families: &mut Families<'_>, agent: &AgentStatus) -> fmt::Result {
          attached, how the egress program is, and where --xdp-mode wants the program (auto: in the driver if it can).",
         attached,
     )?;
+    let ports: Vec<_> = agent
+        .links
+        .iter()
+        .flat_map(|(name, link)| link.ports.iter().map(move |port| (name, port, port.vlan.to_string())))
+        .collect();
+    families.gauges(
+        "port_info",
+        "Where the program is to run for a link: itself, the NIC below a VLAN, a bond's slaves, a bridge's uplinks; \
+         mode none: it does not run there.",
+        ports.iter().map(|(name, port, vlan)| {
+            let mode = port.xdp.as_deref().and_then(|xdp| xdp.split_once(" by ")).map_or("none", |(mode, _)| mode);
+            let labels = [
+                ("link", name.as_str()),
+                ("port", port.name.as_str()),
+                ("vlan", vlan.as_str()),
+                ("role", port.role.as_str()),
+                ("mode", mode),
+            ];
+            (labels.to_vec(), true)
+        }),
+    )?;
     let links = || agent.links.iter();
     families.gauges(
         "link_attached",

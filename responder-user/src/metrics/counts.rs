@@ -203,7 +203,7 @@ impl Counts {
             Happening::Lost { .. } => change("lost"),
             Happening::Attached { .. } => attachment("attached"),
             Happening::NotAttached { .. } => attachment("failed"),
-            Happening::Lapsed { silent_ms } => {
+            Happening::Lapsed { silent_ms, resumed: _ } => {
                 self.lapses.inc();
                 self.silent.inc_by(Duration::from_millis(*silent_ms).as_secs_f64());
             }

@@ -18,7 +18,7 @@ use responder_leadership::{
 
 use super::{counts::Counts, health::Readiness, *};
 use crate::{
-    control::{AgentStatus, LeadershipStatus, LinkStatus},
+    control::{AgentStatus, LeadershipStatus, LinkStatus, PortStatus},
     datapath::xdp::WantedMode,
     decision::services::{Refused, Rules, ServiceKey},
     journal::Happening,
@@ -88,6 +88,11 @@ fn status() -> Status {
         running: true,
         xdp: Some("native by link".to_owned()),
         egress: Some("tcx".to_owned()),
+        ports: vec![PortStatus {
+            name: "eth0".to_owned(),
+            role: "answers".to_owned(),
+            ..PortStatus::default()
+        }],
         ..LinkStatus::default()
     };
     let agent = AgentStatus {
@@ -106,6 +111,7 @@ fn status() -> Status {
         mode: Some("native".to_owned()),
         prog_id: Some(1),
         tcx: true,
+        ports: Vec::new(),
     };
     Status {
         bpffs: "/sys/fs/bpf/responder".into(),
@@ -201,7 +207,7 @@ fn values_are_where_they_belong() {
     let reason = "no annotation".to_owned();
     counts.count(&Happening::Leadership { note: Note::BadLease { object: Object::Claim(3), reason } });
     counts.bad_record();
-    counts.count(&Happening::Lapsed { silent_ms: 1500 });
+    counts.count(&Happening::Lapsed { silent_ms: 1500, resumed: true });
     let outcome = responder_leadership::event::Outcome::Conflict;
     let began = std::time::Instant::now().checked_sub(std::time::Duration::from_secs(2)).unwrap();
     counts.renewals().observe(&outcome, began);
@@ -317,7 +323,8 @@ fn ready_is_synced_attached_and_ahead_or_standing_by() {
 }
 
 /// Labels of which the table does not list the values.
-const OPEN: [&str; 8] = ["link", "vip", "version", "mode", "via", "egress", "wanted", "le"];
+const OPEN: [&str; 11] =
+    ["link", "vip", "version", "mode", "via", "egress", "port", "role", "vlan", "wanted", "le"];
 
 /// The table of all metrics, for the documentation.
 fn table() -> String {

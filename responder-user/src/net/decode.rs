@@ -3,6 +3,8 @@
 //! Attributes are read one by one and only where they are used: a driver that reports something unheard-of
 //! about its link must not make the link invisible, as it would if the whole message had to be understood.
 
+mod info;
+
 use std::net::IpAddr;
 
 use netlink_packet_core::{NlaBuffer, NlasIterator, parse_ip, parse_mac, parse_string, parse_u8, parse_u32};
@@ -14,7 +16,7 @@ use netlink_packet_route::{
 };
 use responder_common::wire::Mac;
 
-use super::link::{Link, Prefix, Scope, XdpMode, XdpOnLink};
+use super::link::{Detail, Link, Prefix, Scope, XdpMode, XdpOnLink};
 
 /// Lengths of `ifinfomsg`, `ifaddrmsg`, `rtmsg` and `rtnexthop`.
 const LINK_HEADER: usize = 16;
@@ -26,6 +28,8 @@ const NEXTHOP_HEADER: usize = 8;
 const RTA_VIA: u16 = 18;
 
 // linux/if_link.h; not in libc.
+const IFLA_EVENT: u16 = 44;
+const IFLA_EVENT_FEATURES: u32 = 2;
 const IFLA_XDP_ATTACHED: u16 = 2;
 const IFLA_XDP_PROG_ID: u16 = 4;
 const IFLA_XDP_DRV_PROG_ID: u16 = 5;
@@ -41,6 +45,13 @@ pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>>
 pub(super) fn link_index(body: &[u8]) -> Option<u32> {
     let header = LinkHeader::parse(body).ok()?;
     (header.interface_family == AddressFamily::Unspec).then_some(header.index)
+}
+
+/// Whether a message about a link comes because its offloads have changed.
+pub(super) fn features_changed(body: &[u8]) -> bool {
+    attributes(body.get(LINK_HEADER..).unwrap_or_default()).any(|nla| {
+        nla.kind() == IFLA_EVENT && parse_u32(nla.value()).is_ok_and(|why| why == IFLA_EVENT_FEATURES)
+    })
 }
 
 /// A link without its addresses. `None` also for the messages of [`link_index`] and for those that report
@@ -62,6 +73,9 @@ pub(super) fn link(body: &[u8]) -> Option<Link> {
         xdp: None,
         loopback: header.flags.contains(LinkFlags::Loopback),
         ethernet: header.link_layer_type == LinkLayerType::Ether,
+        detail: Detail::None,
+        backup: false,
+        strips_tags: false,
     };
     let mut parent_elsewhere = false;
     for nla in attributes(body.get(LINK_HEADER..)?) {
@@ -73,11 +87,7 @@ pub(super) fn link(body: &[u8]) -> Option<Link> {
             libc::IFLA_MASTER => link.master = index_of(value),
             libc::IFLA_LINK => link.parent = index_of(value).filter(|&parent| parent != index),
             libc::IFLA_LINK_NETNSID => parent_elsewhere = true,
-            libc::IFLA_LINKINFO => {
-                link.kind = attributes(value)
-                    .find(|nla| nla.kind() == libc::IFLA_INFO_KIND)
-                    .and_then(|nla| parse_string(nla.value()).ok());
-            }
+            libc::IFLA_LINKINFO => info::read(&mut link, value),
             libc::IFLA_XDP => link.xdp = xdp(value),
             _ => {}
         }

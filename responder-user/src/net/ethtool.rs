@@ -1,4 +1,4 @@
-//! What a NIC's driver does, by the ioctl interface of ethtool, which every supported kernel has.
+//! What a NIC's driver does, and one setting of it, by the ioctl interface of ethtool, which every supported kernel has.
 
 use std::io;
 
@@ -11,8 +11,11 @@ const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_GSTRINGS: u32 = 0x1b;
 const ETHTOOL_GSSET_INFO: u32 = 0x37;
 const ETHTOOL_GFEATURES: u32 = 0x3a;
+const ETHTOOL_SFEATURES: u32 = 0x3b;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 const ETH_SS_FEATURES: u32 = 4;
+/// The kernel's name of what ethtool calls `rxvlan`.
+const RX_VLAN: &str = "rx-vlan-hw-parse";
 /// `ETH_GSTRING_LEN`, in words.
 const STRING_WORDS: usize = 8;
 /// `struct ethtool_drvinfo` in words.
@@ -76,12 +79,73 @@ pub fn features(ifname: &str) -> Features {
     };
     Features {
         driver: driver.filter(|name| !name.is_empty()),
-        rx_vlan_offload: is_active("rx-vlan-hw-parse"),
+        rx_vlan_offload: is_active(RX_VLAN),
         tx_vlan_offload: is_active("tx-vlan-hw-insert"),
         lro: is_active("rx-lro"),
         gro_hw: is_active("rx-gro-hw"),
         channels,
     }
+}
+
+/// Why the stripping of VLAN tags could not be switched.
+#[derive(Debug, thiserror::Error)]
+pub enum VlanOffloadError {
+    /// The kernel or the driver has said no.
+    #[error("cannot turn rxvlan {} on {name}: {source}", on_off(*.on))]
+    Refused {
+        /// The link.
+        name: String,
+        /// What was wanted.
+        on: bool,
+        /// Why: `EPERM` without CAP_NET_ADMIN, `ENODEV`, `EOPNOTSUPP`.
+        source: io::Error,
+    },
+    /// The kernel has taken the wish, and the driver does what it did before.
+    #[error("rxvlan stays {} on {name}: its driver does not let it be changed (`ethtool -k {name}` calls it [fixed])",
+        on_off(!*.on))]
+    Kept {
+        /// The link.
+        name: String,
+        /// What was wanted.
+        on: bool,
+    },
+}
+
+fn on_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
+
+/// Has the NIC `name` take VLAN tags out of received frames (`on`) or leave them in, like `ethtool -K … rxvlan`, and
+/// looks whether it does. Some drivers switch `txvlan` with it, and some reset the NIC.
+///
+/// # Errors
+///
+/// If the kernel refuses, or if the driver goes on as before.
+pub fn set_rx_vlan_offload(name: &str, on: bool) -> Result<(), VlanOffloadError> {
+    switch(name, RX_VLAN, on).map_err(|source| VlanOffloadError::Refused {
+        name: name.to_owned(),
+        on,
+        source,
+    })?;
+    if features(name).rx_vlan_offload == Some(on) {
+        Ok(())
+    } else {
+        Err(VlanOffloadError::Kept { name: name.to_owned(), on })
+    }
+}
+
+/// Asks for one offload to be on or off. A driver may leave it as it is all the same.
+fn switch(ifname: &str, offload: &str, on: bool) -> io::Result<()> {
+    let (names, active) = offloads(ifname)?;
+    let bit = names.iter().position(|have| have == offload).ok_or(io::ErrorKind::Unsupported)?;
+    // struct ethtool_sfeatures: cmd, blocks, then per block of 32 bits: which to change, and to what
+    let mut request = vec![0; 2 + 2 * active.len()];
+    request[0] = ETHTOOL_SFEATURES;
+    request[1] = u32::try_from(active.len()).map_err(io::Error::other)?;
+    let (block, mask) = (2 + 2 * (bit / 32), 1 << (bit % 32));
+    request[block] = mask;
+    request[block + 1] = if on { mask } else { 0 };
+    call(ifname, &mut request)
 }
 
 /// The names of all offloads that the kernel knows, and which of them are active, as a bit set.

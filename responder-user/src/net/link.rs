@@ -31,26 +31,6 @@ impl NetState {
     }
 }
 
-impl NetState {
-    /// Why a program on `link` cannot tell VLANs apart: the NIC takes the tags off (`rx_vlan_offload`), and there
-    /// are VLANs on it. A question that came on a VLAN would be answered for an address of the link itself.
-    #[must_use]
-    pub fn vlan_obstacle(&self, link: &Link, rx_vlan_offload: Option<bool>) -> Option<String> {
-        if rx_vlan_offload != Some(true) {
-            return None;
-        }
-        let on_it = |l: &&Link| l.parent == Some(link.index) && l.kind.as_deref() == Some("vlan");
-        let vlans: Vec<_> = self.links.values().filter(on_it).map(|l| l.name.as_str()).collect();
-        let (name, list) = (&link.name, vlans.join(", "));
-        (!vlans.is_empty()).then(|| {
-            format!(
-                "the NIC takes VLAN tags off before a program sees them, and {list} is on {name}: a question from \
-                 there would be answered for {name}. Turn that off: ethtool -K {name} rxvlan off"
-            )
-        })
-    }
-}
-
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -81,6 +61,50 @@ pub struct Link {
     pub loopback: bool,
     /// Frames on it are Ethernet frames.
     pub ethernet: bool,
+    /// What is told of links of its kind.
+    pub detail: Detail,
+    /// A bond's slave that is not in use.
+    pub backup: bool,
+    /// The NIC takes VLAN tags off before a program sees them (`rxvlan`). Asked of links of hardware only.
+    pub strips_tags: bool,
+}
+
+/// What is told of links of certain kinds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Detail {
+    /// Nothing that matters here.
+    #[default]
+    None,
+    /// A VLAN.
+    Vlan {
+        /// Its id.
+        id: u16,
+        /// Its tags are 802.1ad service tags, not 802.1Q ones.
+        service: bool,
+    },
+    /// A bond.
+    Bond {
+        /// How it uses its slaves.
+        mode: BondMode,
+        /// Index of the one slave in use, in the modes that have one.
+        active: Option<u32>,
+    },
+    /// A bridge.
+    Bridge {
+        /// It tells VLANs apart.
+        vlan_filtering: bool,
+        /// It runs the Spanning Tree Protocol.
+        stp: bool,
+    },
+}
+
+/// How a bond uses its slaves, as far as it matters who receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BondMode {
+    /// One at a time receives: active-backup, balance-tlb, balance-alb.
+    One,
+    /// All do that the bond has not set aside: 802.3ad, balance-rr, balance-xor, broadcast.
+    All,
 }
 
 impl Link {
@@ -162,42 +186,5 @@ impl fmt::Display for XdpMode {
             Self::Hardware => "hardware",
             Self::Multi => "multi",
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn link(index: u32, name: &str, kind: Option<&str>, parent: Option<u32>) -> Link {
-        Link {
-            index,
-            name: name.to_owned(),
-            mac: Mac::ZERO,
-            mtu: 1500,
-            admin_up: true,
-            carrier: true,
-            kind: kind.map(str::to_owned),
-            master: None,
-            parent,
-            addrs: Vec::new(),
-            xdp: None,
-            loopback: false,
-            ethernet: true,
-        }
-    }
-
-    #[test]
-    fn stripped_tags_are_an_obstacle_only_where_there_are_vlans() {
-        let eth0 = link(2, "eth0", None, None);
-        let mut net = NetState::default();
-        net.links.insert(2, eth0.clone());
-        net.links.insert(3, link(3, "macvlan0", Some("macvlan"), Some(2)));
-        assert_eq!(net.vlan_obstacle(&eth0, Some(true)), None);
-        net.links.insert(4, link(4, "eth0.100", Some("vlan"), Some(2)));
-        let reason = net.vlan_obstacle(&eth0, Some(true)).unwrap();
-        assert!(reason.contains("eth0.100") && reason.contains("ethtool -K eth0 rxvlan off"), "{reason}");
-        assert_eq!(net.vlan_obstacle(&eth0, Some(false)), None);
-        assert_eq!(net.vlan_obstacle(&eth0, None), None);
     }
 }

@@ -169,7 +169,7 @@ pub(super) fn messages(mut rest: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[
 }
 
 /// What an `NLMSG_ERROR` or `NLMSG_DONE` reports, with the kernel's explanation.
-fn refusal(message: &NetlinkBuffer<&[u8]>) -> Result<(), NetlinkError> {
+pub(super) fn refusal(message: &NetlinkBuffer<&[u8]>) -> Result<(), NetlinkError> {
     let payload = message.payload();
     let code = payload.get(..4).and_then(|code| parse_i32(code).ok()).unwrap_or(0);
     if code == 0 {

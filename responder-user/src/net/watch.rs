@@ -1,6 +1,6 @@
 //! Follows the links by the events that the kernel sends.
 
-use std::{io, sync::Arc};
+use std::{collections::BTreeSet, io, sync::Arc};
 
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
@@ -16,8 +16,8 @@ use tokio::{
 };
 
 use super::{
-    decode,
-    link::{Link, NetState},
+    decode, ethtool,
+    link::{Detail, Link, NetState},
     netlink::{Connection, NetlinkError, messages, receive},
 };
 
@@ -101,6 +101,7 @@ pub async fn watch_with_buffer(
         requests: Connection::open().map_err(NetError::Open)?,
         state: NetState::default(),
         routes_stale: false,
+        bonds_stale: BTreeSet::new(),
         buffer: Vec::new(),
     };
     follower.list().await?;
@@ -151,6 +152,8 @@ struct Follower {
     state: NetState,
     /// Default routes may have changed in a way that only a list tells.
     routes_stale: bool,
+    /// Bonds that may use other slaves by now, of which no event tells in every mode.
+    bonds_stale: BTreeSet<u32>,
     buffer: Vec<u8>,
 }
 
@@ -187,6 +190,7 @@ impl Follower {
                 Drained::Batch if lost => continue,
                 Drained::Batch => {}
             }
+            self.ask_bonds();
             self.publish(&sender);
             if std::mem::take(&mut self.routes_stale) {
                 self.list_routes().await?;
@@ -255,7 +259,26 @@ impl Follower {
         if !link.admin_up {
             self.routes_stale |= self.state.default_route_links.remove(&link.index);
         }
-        put_link(&mut self.state, link);
+        let master = link.master.and_then(|master| self.state.links.get(&master));
+        if let Some(bond) = master.filter(|master| matches!(master.detail, Detail::Bond { .. })) {
+            self.bonds_stale.insert(bond.index);
+        }
+        put_link(&mut self.state, link, decode::features_changed(body));
+    }
+
+    /// Reads again which slaves bonds use.
+    fn ask_bonds(&mut self) {
+        for index in std::mem::take(&mut self.bonds_stale) {
+            let mut message = LinkMessage::default();
+            message.header.index = index;
+            let state = &mut self.state;
+            let read = self.requests.request(RouteNetlinkMessage::GetLink(message), |_, body| {
+                if let Some(bond) = decode::link(body) {
+                    put_link(state, bond, false);
+                }
+            });
+            read.unwrap_or_else(|error| tracing::debug!(index, %error, "no such bond any more"));
+        }
     }
 
     fn address_removed(&mut self, body: &[u8]) {
@@ -282,7 +305,7 @@ impl Follower {
                 |state| state.links.clear(),
                 |state, body| {
                     if let Some(link) = decode::link(body) {
-                        put_link(state, link);
+                        put_link(state, link, false);
                     }
                 },
             )
@@ -332,10 +355,17 @@ impl Follower {
     }
 }
 
-/// Links are reported without addresses, so those known are kept.
-fn put_link(state: &mut NetState, mut link: Link) {
-    if let Some(known) = state.links.get_mut(&link.index) {
+/// Links are reported without addresses and offloads, so those known are kept.
+fn put_link(state: &mut NetState, mut link: Link, features_changed: bool) {
+    let known = state.links.get_mut(&link.index);
+    let strips_tags = known.as_ref().map(|known| known.strips_tags).filter(|_| !features_changed);
+    if let Some(known) = known {
         link.addrs = std::mem::take(&mut known.addrs);
+    }
+    // Only hardware does: others hand tags on beside the frame, whatever they call it.
+    if link.kind.is_none() && link.ethernet {
+        link.strips_tags =
+            strips_tags.unwrap_or_else(|| ethtool::features(&link.name).rx_vlan_offload == Some(true));
     }
     // Of a new pair, the end that is reported first does not have its peer yet, and no event tells later.
     if let Some(peer) = link.parent.and_then(|parent| state.links.get_mut(&parent))

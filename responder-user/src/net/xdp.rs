@@ -14,7 +14,7 @@ use nix::errno::Errno;
 
 use super::{
     decode,
-    link::XdpOnLink,
+    link::{Link, XdpOnLink},
     netlink::{Connection, NetlinkError},
 };
 
@@ -130,6 +130,15 @@ fn program_id(prog: BorrowedFd<'_>) -> Result<u32, NetlinkError> {
 ///
 /// `ENODEV` if there is no such link.
 pub fn query(ifindex: u32) -> Result<Option<XdpOnLink>, NetlinkError> {
+    Ok(link(ifindex)?.xdp)
+}
+
+/// A link as it is now, without its addresses.
+///
+/// # Errors
+///
+/// `ENODEV` if there is no such link.
+pub fn link(ifindex: u32) -> Result<Link, NetlinkError> {
     let mut message = LinkMessage::default();
     message.header.index = ifindex;
     message.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
@@ -137,7 +146,7 @@ pub fn query(ifindex: u32) -> Result<Option<XdpOnLink>, NetlinkError> {
     Connection::open()?.request(RouteNetlinkMessage::GetLink(message), |_, body| {
         link = decode::link(body);
     })?;
-    link.map(|link| link.xdp).ok_or(NetlinkError { errno: Errno::ENODEV, extack: None })
+    link.ok_or(NetlinkError { errno: Errno::ENODEV, extack: None })
 }
 
 fn set(ifindex: u32, fd: RawFd, flags: u32, expected: Option<BorrowedFd<'_>>) -> Result<(), NetlinkError> {

@@ -7,7 +7,7 @@ use std::{
 
 use comfy_table::{Table, presets};
 
-use super::{Status, VipState, VipStatus, leadership};
+use super::{PinnedLinkStatus, PinnedPortStatus, Status, VipState, VipStatus, leadership};
 use crate::telemetry::no_color;
 
 /// Addresses shown; the rest is summed up, and in the JSON.
@@ -101,12 +101,17 @@ fn links(out: &mut impl Write, status: &Status, paint: Paint) -> io::Result<()> 
             (Some(mode), None) => paint.good(mode),
             (None, _) => paint.bad("none"),
         };
+        let name = match ports(link) {
+            Some(ports) => format!("{} ({ports})", link.name),
+            None => link.name.clone(),
+        };
         let mut notes = Vec::new();
         if let Some(told) = told {
             if !told.running {
                 notes.push("down or without carrier".to_owned());
             }
             notes.extend(told.error.clone());
+            notes.extend(told.notes.clone());
             notes.extend(told.all_multicast.iter().map(|why| format!("all-multicast: {why}")));
             // After an error that names them there is no need to.
             if told.error.is_none() {
@@ -121,7 +126,7 @@ fn links(out: &mut impl Write, status: &Status, paint: Paint) -> io::Result<()> 
             (None, None) => "unknown".to_owned(),
         };
         table.add_row([
-            link.name.clone(),
+            name,
             link.ifindex.to_string(),
             link.mac.clone(),
             mode,
@@ -140,6 +145,22 @@ fn links(out: &mut impl Write, status: &Status, paint: Paint) -> io::Result<()> 
         writeln!(out, "… and {more} more interfaces (--json has all)")?;
     }
     Ok(())
+}
+
+/// "eth1 native, eth2 backup": where the program runs for a link that is not its own only port.
+fn ports(link: &PinnedLinkStatus) -> Option<String> {
+    if let [only] = link.ports.as_slice()
+        && (only.ifindex, only.vlan) == (link.ifindex, 0)
+    {
+        return None;
+    }
+    let port = |port: &PinnedPortStatus| {
+        let vlan = if port.vlan == 0 { String::new() } else { format!(" vlan {}", port.vlan) };
+        let mode = port.mode.as_deref().unwrap_or("none");
+        let backup = if port.role == "backup" { ", backup" } else { "" };
+        format!("{}{vlan} {mode}{backup}", port.name)
+    };
+    (!link.ports.is_empty()).then(|| link.ports.iter().map(port).collect::<Vec<_>>().join("; "))
 }
 
 /// "3 addresses: 2 answering, 1 standby".

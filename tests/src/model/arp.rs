@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Counted, Expected, Host, Outer, Standing, be16, is_station, mac};
+use super::{Counted, Expected, Host, Link, Outer, Part, Standing, be16, is_station, mac};
 use crate::{
     build::{Arp, BROADCAST},
     frames::{Claim, ClaimKind, Verdict},
@@ -28,17 +28,23 @@ pub(super) fn expect(host: &Host, outer: &Outer<'_>) -> Expected {
     let Some(link) = host.links.get(&outer.place) else {
         return Expected::drop("failed");
     };
+    let is_question = asked.is_some() && op == 1 && spa != tpa;
+    // Claims are reported where the frame ends: a bridge has its own program, and of a bond's slaves one is in use.
+    let ends_here = match link.part {
+        Part::Whole => true,
+        Part::Bridged => is_question && asked == Some(Standing::Owned),
+        Part::Backup => false,
+    };
     // RFC 5227 section 2.4: a foreign hardware address with one of our addresses as sender.
-    let claim = (claimed == Some(Standing::Owned) && sha != link.mac).then_some(Claim {
+    let claims = claimed == Some(Standing::Owned) && sha != link.mac;
+    let claim = (claims && ends_here).then_some(Claim {
         kind: ClaimKind::Arp,
         vlan: outer.place.1,
         vip: spa.into(),
         claimer: sha,
     });
     let mut expected = match asked {
-        Some(standing) if op == 1 && spa != tpa => {
-            question(outer, standing, link.mac, claim.is_some(), (sha, spa, tpa))
-        }
+        Some(standing) if is_question => question(outer, standing, *link, claim.is_some(), (sha, spa, tpa)),
         _ if claim.is_some() => Expected::pass("arp_conflict"),
         None => Expected::pass("arp_not_ours"),
         Some(_) if op == 1 => Expected::pass("arp_announcement"),
@@ -52,10 +58,11 @@ pub(super) fn expect(host: &Host, outer: &Outer<'_>) -> Expected {
 fn question(
     outer: &Outer<'_>,
     standing: Standing,
-    own: [u8; 6],
+    link: Link,
     conflict: bool,
     (sha, spa, tpa): ([u8; 6], Ipv4Addr, Ipv4Addr),
 ) -> Expected {
+    let own = link.mac;
     let for_us = outer.dst == own || outer.dst == BROADCAST;
     let group = outer.dst[0] & 1 == 1;
     if !for_us && !group {
@@ -66,6 +73,11 @@ fn question(
     }
     if standing == Standing::Abandoned {
         return Expected::pass("passed_abandoned");
+    }
+    match link.part {
+        Part::Backup => return Expected::drop("backup_port"),
+        Part::Bridged if standing != Standing::Owned => return Expected::pass("passed_forwarded"),
+        Part::Bridged | Part::Whole => {}
     }
     if outer.stacked {
         return Expected::drop("stacked_tags");

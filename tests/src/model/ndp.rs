@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::{Counted, Expected, Host, Link, Outer, Standing, be16, is_station, mac};
+use super::{Counted, Expected, Host, Link, Outer, Part, Standing, be16, is_station, mac};
 use crate::{
     build::{ALL_NODES, ALL_NODES_MAC, Mac, Nd, checksum, solicited_node},
     frames::{Claim, ClaimKind, Verdict},
@@ -94,6 +94,11 @@ pub(super) fn expect(host: &Host, outer: &Outer<'_>) -> Expected {
         if standing == Standing::Abandoned {
             return Expected::pass("passed_abandoned");
         }
+        match link.part {
+            Part::Backup => return Expected::drop("backup_port"),
+            Part::Bridged if standing != Standing::Owned => return Expected::pass("passed_forwarded"),
+            Part::Bridged | Part::Whole => {}
+        }
         if hidden {
             return Expected::drop("ns_extension_header");
         }
@@ -106,7 +111,7 @@ pub(super) fn expect(host: &Host, outer: &Outer<'_>) -> Expected {
             Err(Invalid::As(outcome)) => Expected::pass(outcome),
         };
     }
-    if standing != Standing::Owned || outer.stacked {
+    if standing != Standing::Owned || outer.stacked || link.part != Part::Whole {
         return not_ours;
     }
     match validate(body, 2) {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use aya::programs::{SchedClassifier, TcAttachType};
-use responder_lab::{Node, bpftool, kernel};
+use responder_lab::{Node, bpftool};
 use serde_json::Value;
 
 /// What there is of programs on a host's links, and of pins. Whose they are is not looked at.
@@ -31,10 +31,11 @@ impl Traces {
         let qdiscs: Value = serde_json::from_str(&node.ns().check(&["tc", "-j", "qdisc", "show"])?)?;
         let clsact = qdiscs.as_array().into_iter().flatten().filter(|q| q["kind"] == "clsact");
         let mut tcx = Vec::new();
-        // Before 6.6 there is no TCX to ask for.
-        for nic in node.nics().iter().filter(|_| kernel() >= (6, 6)) {
-            let (_, programs) =
-                node.ns().run(|| Ok(SchedClassifier::query_tcx(&nic.name, TcAttachType::Egress)?))?;
+        for nic in node.nics() {
+            let query = || Ok(SchedClassifier::query_tcx(&nic.name, TcAttachType::Egress));
+            let Ok((_, programs)) = node.ns().run(query)? else {
+                continue; // a kernel without TCX
+            };
             tcx.extend(programs.iter().map(|p| p.name_as_str().unwrap_or("").to_owned()));
         }
         Ok(Self {

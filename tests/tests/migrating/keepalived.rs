@@ -37,6 +37,8 @@ impl<'a> Keepalived<'a> {
             command.arg("--pid").arg(config.with_extension("pid"));
             command.arg("--vrrp_pid").arg(config.with_extension("vrrp.pid"));
             keepalived.running.insert(node, cluster.node(node).spawn(command).unwrap());
+            // Before the other one begins to listen, or both are master for a moment if this one's first words are late.
+            keepalived.wait_addresses(true);
         }
         keepalived
     }
@@ -107,7 +109,6 @@ fn from_keepalived_and_back() {
     let keepalived = Keepalived::start(cluster);
     let [v4, v6, unicast, untold] = [V4, V6, UNICAST, UNTOLD].map(|one| one.parse::<IpAddr>().unwrap());
     let neighbour = Neighbour::start(cluster, &[v4, unicast, untold], v4);
-    keepalived.wait_addresses(true);
     assert_eq!(neighbour.owners(), ["n1"; 3]);
     assert_eq!(neighbour.resolved(v6, SOON).as_deref(), Some("n1"));
     neighbour.wait_talk();

@@ -15,14 +15,41 @@ use crate::choose::Choice;
 /// The objects, by the name of the binary that each is built from; the file has `.o` added.
 pub const OBJECTS: [&str; 4] = ["responder", "responder-log", "reference", "bench"];
 
-/// What the objects are compiled for.
-pub const TARGET: &str = "bpfel-unknown-none";
+/// The byte order of the machine that the objects are for. BPF is the same instructions in either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endian {
+    /// Like x86-64 and arm64.
+    Little,
+    /// Like s390x.
+    Big,
+}
+
+impl Endian {
+    /// What the objects are compiled for.
+    #[must_use]
+    pub const fn target(self) -> &'static str {
+        match self {
+            Self::Little => "bpfel-unknown-none",
+            Self::Big => "bpfeb-unknown-none",
+        }
+    }
+
+    /// Where they go in the target directory.
+    const fn place(self) -> &'static str {
+        match self {
+            Self::Little => "bpf",
+            Self::Big => "bpf-big-endian",
+        }
+    }
+}
 
 /// What to build, and where.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The directory of the workspace's `Cargo.toml`.
     pub workspace: PathBuf,
+    /// For which machines.
+    pub endian: Endian,
     /// Where the objects go.
     pub out: PathBuf,
     /// Whether cargo's own progress is shown; its errors always are.
@@ -30,10 +57,17 @@ pub struct Request {
 }
 
 impl Request {
-    /// Into `bpf` in the target directory, the place that everything else looks in.
+    /// For the machines that tests run on, into `bpf` in the target directory, the place that everything else looks in.
     #[must_use]
     pub fn new(workspace: &Path) -> Self {
-        Self { workspace: workspace.to_owned(), out: target_dir(workspace).join("bpf"), verbose: true }
+        Self::of(workspace, Endian::Little)
+    }
+
+    /// For machines of this byte order, into a place of its own in the target directory.
+    #[must_use]
+    pub fn of(workspace: &Path, endian: Endian) -> Self {
+        let out = target_dir(workspace).join(endian.place());
+        Self { workspace: workspace.to_owned(), endian, out, verbose: true }
     }
 }
 
@@ -54,7 +88,8 @@ pub fn build(choice: &Choice, request: &Request) -> Result<Vec<PathBuf>> {
     let target_dir = target_dir(&request.workspace).join("ebpf");
     let mut command = cargo(choice, &request.workspace);
     command.args(["build", "--release", "--package", "responder-ebpf", "--bins"]);
-    command.args(["-Z", "build-std=core", "--target", TARGET, "--target-dir"]).arg(&target_dir);
+    command.args(["-Z", "build-std=core", "--target", request.endian.target()]);
+    command.arg("--target-dir").arg(&target_dir);
     if request.verbose {
         command.stdin(Stdio::null()).stdout(Stdio::inherit()).stderr(Stdio::inherit());
     }
@@ -69,7 +104,7 @@ pub fn build(choice: &Choice, request: &Request) -> Result<Vec<PathBuf>> {
         );
     }
     fs::create_dir_all(&request.out).with_context(|| format!("cannot create {}", request.out.display()))?;
-    let built = target_dir.join(TARGET).join("release");
+    let built = target_dir.join(request.endian.target()).join("release");
     OBJECTS
         .iter()
         .map(|name| {

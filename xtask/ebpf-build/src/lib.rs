@@ -13,7 +13,7 @@ mod rustc;
 mod survey;
 
 pub use crate::{
-    build::{OBJECTS, Request, TARGET, build, cargo, inherited, target_dir},
+    build::{Endian, OBJECTS, Request, build, cargo, inherited, target_dir},
     choose::{Choice, NoToolchain, Obstacle, Wanted, choose},
     linker::{LINKER_VERSION, Linker, cache_dir, linker_dir},
     rustc::Version,

@@ -116,11 +116,19 @@ impl Agent {
                     if at < deadline {
                         // What has just been gained was not answered before: that is no lapse.
                         answered = std::mem::replace(&mut cluster.answered, answers);
+                    } else if deadline.is_zero() {
+                        // All is given up.
+                        answered = std::mem::take(&mut cluster.answered);
                     }
                 }
-                let lapsed = before < at && at < deadline && answered && answers;
+                let lapsed = before < at && answered && answers;
                 if self.beat(at) && lapsed {
-                    self.tell_lapse(at.saturating_sub(before));
+                    let silent = at.saturating_sub(before);
+                    if deadline.is_zero() {
+                        self.tell_lost_in_lapse(silent);
+                    } else {
+                        self.tell_lapse(silent);
+                    }
                 }
             }
             Effect::DeadlineAtMost(deadline) => {

@@ -25,12 +25,12 @@ impl Plan {
                 plan.refused.insert((ip, String::new()), subnets.uncovered());
             }
             for link in links.iter().filter_map(|index| net.links.get(index)) {
-                plan.add(ip, slot, link);
+                plan.add(ip, slot, link, net);
             }
         }
         // Attached even without a VIP, so that the first one is answered at once.
         for link in subnets.home().iter().filter_map(|index| net.links.get(index)) {
-            plan.use_link(link);
+            plan.use_link(link, net);
         }
         plan.set_routers(router);
         plan
@@ -41,8 +41,8 @@ impl Plan {
     pub fn reassign(&mut self, owned: BTreeSet<u32>, moved: impl IntoIterator<Item = (IpAddr, u32)>) {
         self.owned = owned;
         for (ip, slot) in moved {
-            for ifindex in self.links.keys().copied() {
-                if let Some(of) = self.vips.get_mut(&VipAt { ifindex, vlan: 0, ip }) {
+            for place in self.links.keys() {
+                if let Some(of) = self.vips.get_mut(&VipAt::new(*place, ip)) {
                     *of = slot;
                 }
             }
@@ -55,7 +55,7 @@ mod tests {
     use crate::decision::{
         plan::{
             Plan, VipAt,
-            tests::{net, patterns, places},
+            tests::{net, patterns, places, router},
         },
         subnets::{LinkChoice, Subnets},
     };
@@ -74,10 +74,10 @@ mod tests {
             plan.vips.iter().map(|(at, slot)| (at.ip.to_string(), at.ifindex, *slot)).collect();
         let wanted = [("192.0.2.10", 2, 7), ("2001:db8::9", 2, 8), ("198.51.100.0", 3, 0)];
         assert_eq!(slots, wanted.map(|(ip, link, slot)| (ip.to_owned(), link, slot)));
-        assert_eq!(plan.links.keys().copied().collect::<Vec<_>>(), [2, 3]);
-        assert!(!plan.links[&2].router && plan.links[&3].router);
+        assert_eq!(plan.interfaces.keys().copied().collect::<Vec<_>>(), [2, 3]);
+        assert!(!router(&plan, 2) && router(&plan, 3));
         assert!(plan.refused.is_empty() && plan.waiting.is_empty());
-        assert!(plan.vips.contains_key(&VipAt { ifindex: 2, vlan: 0, ip: "192.0.2.10".parse().unwrap() }));
+        assert!(plan.vips.contains_key(&VipAt::on(2, "192.0.2.10".parse().unwrap())));
     }
 
     #[test]
@@ -94,8 +94,8 @@ mod tests {
 
     #[test]
     fn the_links_are_attached_to_before_there_is_an_address() {
-        assert_eq!(plan(&[], false, &[]).links.keys().copied().collect::<Vec<_>>(), [2]);
-        assert_eq!(plan(&["eth*"], false, &[]).links.keys().copied().collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(plan(&[], false, &[]).interfaces.keys().copied().collect::<Vec<_>>(), [2]);
+        assert_eq!(plan(&["eth*"], false, &[]).interfaces.keys().copied().collect::<Vec<_>>(), [2, 3]);
     }
 
     #[test]

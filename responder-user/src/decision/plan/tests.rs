@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     config::VipSpec,
-    net::link::{Prefix, Scope},
+    net::link::{Detail, Prefix, Scope},
 };
 
 pub(in crate::decision) fn link(index: u32, name: &str, addrs: &[(&str, u8)]) -> Link {
@@ -27,6 +27,9 @@ pub(in crate::decision) fn link(index: u32, name: &str, addrs: &[(&str, u8)]) ->
         xdp: None,
         loopback: name == "lo",
         ethernet: name != "lo" && !name.starts_with("tun"),
+        detail: Detail::None,
+        backup: false,
+        strips_tags: false,
     }
 }
 
@@ -64,6 +67,10 @@ fn plan(interfaces: &[&str], vips: &[(&str, &[&str])]) -> Plan {
     Plan::for_static(&config, &net(), |name| name == "eth1")
 }
 
+pub(super) fn router(plan: &Plan, ifindex: u32) -> bool {
+    plan.links[&LinkKey { ifindex, vlan: 0 }].router
+}
+
 pub(super) fn places(plan: &Plan) -> Vec<(u32, String)> {
     plan.vips.keys().map(|at| (at.ifindex, at.ip.to_string())).collect()
 }
@@ -78,8 +85,8 @@ fn where_addresses_go() {
     let own: (&str, &[&str]) = ("192.0.2.10", &["eth1"]);
     let plan = plan(&["eth0"], &[own]);
     assert_eq!(places(&plan), [(3, "192.0.2.10".into())]);
-    assert_eq!(plan.links.keys().copied().collect::<Vec<_>>(), [2, 3], "both are attached to");
-    assert!(!plan.links[&2].router && plan.links[&3].router);
+    assert_eq!(plan.interfaces.keys().copied().collect::<Vec<_>>(), [2, 3], "both are attached to");
+    assert!(!router(&plan, 2) && router(&plan, 3));
 }
 
 #[test]
@@ -121,4 +128,81 @@ fn groups_of_all_ipv6_addresses() {
 #[test]
 fn netmasks() {
     assert_eq!([mask(0), mask(24), mask(31), mask(32)], [0, 0xffff_ff00, 0xffff_fffe, u32::MAX]);
+}
+
+/// A bond with two slaves, and a VLAN on each of a NIC and the bond.
+fn stacked() -> NetState {
+    let mut net = net();
+    let mut add = |link: Link| drop(net.links.insert(link.index, link));
+    let vlan = |index, name: &str, parent, addrs: &[(&str, u8)]| Link {
+        kind: Some("vlan".into()),
+        parent: Some(parent),
+        detail: Detail::Vlan { id: 100, service: false },
+        ..link(index, name, addrs)
+    };
+    add(vlan(5, "eth0.100", 2, &[("198.18.0.1", 24)]));
+    for (index, name) in [(6, "eth6"), (7, "eth7")] {
+        add(Link { master: Some(8), ..link(index, name, &[]) });
+    }
+    let detail = Detail::Bond { mode: crate::net::link::BondMode::One, active: Some(7) };
+    add(Link { kind: Some("bond".into()), detail, ..link(8, "bond0", &[("203.0.113.1", 24)]) });
+    add(vlan(9, "bond0.100", 8, &[]));
+    net
+}
+
+fn on(interfaces: &[&str], ip: &str) -> Plan {
+    let vip = VipSpec { ip: ip.parse().unwrap(), interfaces: vec![], standby: false, line: 1 };
+    let config = StaticConfig { interfaces: patterns(interfaces), vips: vec![vip], refused: Vec::new() };
+    Plan::for_static(&config, &stacked(), |_| false)
+}
+
+fn keys(plan: &Plan) -> Vec<(u32, u32, Role)> {
+    plan.links.iter().map(|(at, link)| (at.ifindex, at.vlan, link.role)).collect()
+}
+
+#[test]
+fn an_address_is_known_in_all_places_of_its_interface() {
+    use Role::{Answers, Backup};
+    let vlan = on(&["eth0.100"], "198.18.0.10");
+    assert_eq!(keys(&vlan), [(2, 100, Answers), (5, 0, Answers)]);
+    assert!(vlan.links.values().all(|link| link.mac == Mac::new([2, 0, 0, 0, 0, 5]) && link.interface == 5));
+    let own: Vec<_> = vlan.vips.keys().filter(|at| vlan.is_own(at)).collect();
+    assert_eq!((vlan.vips.len(), own), (2, vec![&VipAt::on(5, "198.18.0.10".parse().unwrap())]));
+
+    let bond = on(&["bond0"], "203.0.113.10");
+    assert_eq!(keys(&bond), [(6, 0, Backup), (7, 0, Answers), (8, 0, Answers)]);
+    assert_eq!(bond.vips.len(), 3);
+    assert!(bond.is_attached(8, |port| port == 7) && !bond.is_attached(8, |port| port == 6));
+    assert!(!bond.is_attached(7, |_| true), "that is no interface");
+    let both = on(&["bond0", "bond0.100"], "2001:db8:1::10");
+    assert_eq!(both.links.len(), 6);
+    let joined: Vec<_> = both.groups().into_iter().map(|(link, _)| link).collect();
+    assert_eq!(joined, [8, 9], "groups are joined on interfaces");
+}
+
+#[test]
+fn ports_of_others_are_left_out_of_patterns_and_refused_by_name() {
+    let plan = on(&["eth*"], "198.18.0.10");
+    assert_eq!(plan.interfaces.keys().copied().collect::<Vec<_>>(), [2, 3, 5]);
+    assert!(plan.waiting["eth6"].ends_with("name bond0; left out of \"eth*\""), "{:?}", plan.waiting);
+    let plan = on(&["eth6"], "198.18.0.10");
+    assert!(plan.interfaces.is_empty() && plan.vips.is_empty());
+    assert!(plan.waiting["eth6"].contains("is a port of the bond bond0"));
+}
+
+#[test]
+fn without_its_own_program_a_bridge_s_ports_are_silent() {
+    let mut net = stacked();
+    let detail = Detail::Bridge { vlan_filtering: false, stp: false };
+    net.links.insert(10, Link { kind: Some("bridge".into()), detail, ..link(10, "br0", &[]) });
+    net.links.get_mut(&3).unwrap().master = Some(10);
+    let config = StaticConfig { interfaces: patterns(&["br0"]), ..StaticConfig::default() };
+    let mut plan = Plan::for_static(&config, &net, |_| false);
+    let wanted = |role| [(3, 0, role), (10, 0, Role::Answers)];
+    assert_eq!(keys(&plan), wanted(Role::Forwards));
+    assert!(!plan.is_attached(10, |port| port == 3));
+    plan.silence_forwarding(|_| true);
+    assert_eq!(keys(&plan), wanted(Role::Forwards));
+    plan.silence_forwarding(|interface| interface != 10);
+    assert_eq!(keys(&plan), wanted(Role::Backup));
 }

@@ -68,7 +68,7 @@ pub(super) fn keep(world: &World, show: &Show) -> Result<()> {
          # who owns the addresses now\n{} {responder} status --bpffs {bpffs} --run-dir {}\n\
          # ask as the client\n{} arping -I eth0 -c 3 {}\n{} ndisc6 {} eth0\n\
          # give the addresses away: set standby = true, and watch\n{sudo}$EDITOR {file}\n\
-         # host a's maps\n{sudo}bpftool map dump pinned {}/v2/VIPS4\n\n\
+         # host a's maps\n{sudo}bpftool map dump pinned {}/v3/VIPS4\n\n\
          To remove it all: cargo xtask demo --cleanup",
         world.server_pids(),
         enter(&b.ns().path()),
