@@ -288,6 +288,7 @@ pub(super) fn files(plan: &Plan, kernels: &[Kernel], agent: &Path) -> Result<Fil
         files.program(place, &stripped.of(&program.path)?)?;
     }
     files.program("usr/bin/responder", &stripped.of(agent)?)?;
+    files.program("usr/bin/xtask", &stripped.of(&std::env::current_exe()?)?)?;
     for program in plan.programs() {
         files.program(&format!("vm/tests/{}", program.name), &stripped.of(&program.path)?)?;
         files.content(format!("{}/.keep", program.package.display()).trim_start_matches('/'), "");
