@@ -176,7 +176,7 @@ fn recorded(series: &'static str) -> Result<Option<(Kernel, Duration)>> {
     let version = version.trim().to_owned();
     let dir = cache_dir()?.join(format!("vm-kernel-{version}"));
     let age = SystemTime::now().duration_since(fs::metadata(record)?.modified()?).unwrap_or_default();
-    Ok(dir.exists().then(|| (Kernel { series, version, dir }, age)))
+    Ok(dir.exists().then_some((Kernel { series, version, dir }, age)))
 }
 
 fn fetch(series: &'static str, suite: &str, lists: &mut Option<Lists>) -> Result<Kernel> {
