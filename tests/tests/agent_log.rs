@@ -91,7 +91,12 @@ fn there_is_no_line_for_a_packet() {
         let vips = status["vips"].as_array()?.clone();
         let sum = |key: &str| vips.iter().filter_map(|vip| vip[key].as_u64()).sum::<u64>();
         let least = FRAMES as u64;
-        (sum("answered") >= least && sum("suppressed") >= least && sum("conflicts") >= least).then_some(())
+        let all = sum("answered") >= least && sum("suppressed") >= least && sum("conflicts") >= least;
+        if !all {
+            // A veth of old kernels loses what comes too fast for a slow processor.
+            send_all(c.ns(), "eth0", &frames[..three.len() * 10]).unwrap();
+        }
+        all.then_some(())
     })
     .unwrap();
     let log = agent.process().stderr();

@@ -1,7 +1,9 @@
 //! CLOCK_BOOTTIME, the clock of the fence, and waiting for conditions.
 
 use std::{
+    env,
     ops::{Add, Sub},
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
@@ -72,6 +74,15 @@ fn read(clock: ClockId) -> u64 {
     nanos(now.into())
 }
 
+/// By how much longer than planned everything may take: `$RESPONDER_PATIENCE`, for emulated processors; otherwise 1.
+fn patience() -> u32 {
+    static PATIENCE: LazyLock<u32> = LazyLock::new(|| {
+        let set = env::var("RESPONDER_PATIENCE").ok();
+        set.map_or(1, |set| set.parse().unwrap_or_else(|e| panic!("RESPONDER_PATIENCE={set}: {e}")))
+    });
+    *PATIENCE
+}
+
 /// Asks `condition` every 2 ms until it yields a value.
 ///
 /// # Errors
@@ -79,6 +90,7 @@ fn read(clock: ClockId) -> u64 {
 /// After `deadline`, naming `what` was waited for.
 pub fn wait_until<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -> Option<T>) -> Result<T> {
     let start = Instant::now();
+    let deadline = deadline * patience();
     loop {
         if let Some(value) = condition() {
             return Ok(value);

@@ -92,8 +92,11 @@ const MODULES: [&str; 33] = [
 const PARAMETERS: [(&str, &str); 3] =
     [("bonding", "max_bonds=0"), ("dummy", "numdummies=0"), ("ifb", "numifbs=0")];
 
+/// Where libxdp has its dispatcher.
+const DISPATCHER: &str = "/usr/lib/x86_64-linux-gnu/bpf";
+
 /// Programs that tests or people use, where this machine has them.
-const TOOLS: [&str; 64] = [
+const TOOLS: [&str; 67] = [
     "arp-scan",
     "arping",
     "awk",
@@ -149,6 +152,7 @@ const TOOLS: [&str; 64] = [
     "tail",
     "tc",
     "tcpdump",
+    "teamnl",
     "timeout",
     "trafgen",
     "tr",
@@ -158,6 +162,8 @@ const TOOLS: [&str; 64] = [
     "uniq",
     "unshare",
     "wc",
+    "xdp-filter",
+    "xdp-loader",
 ];
 
 /// A test program and those of its tests that are wanted.
@@ -295,6 +301,10 @@ pub(super) fn files(plan: &Plan, kernels: &[Kernel], agent: &Path) -> Result<Fil
         files.copy(&format!("vm/bpf/{object}"), &target_dir(&workspace()).join("bpf").join(object))?;
     }
     files.copy_dir(&workspace().join("deploy"))?;
+    let dispatcher = Path::new(DISPATCHER);
+    if dispatcher.is_dir() {
+        files.copy_dir(dispatcher)?;
+    }
     for kernel in kernels {
         let dir = format!("vm/{}", kernel.series);
         let modules = kernel.modules(&MODULES)?;
@@ -325,6 +335,10 @@ fn environment() -> String {
         ("RESPONDER_BIN", "/usr/bin/responder"),
         ("RESPONDER_BPF_DIR", "/vm/bpf"),
         ("RUST_BACKTRACE", "0"),
+        // Software emulation is ten times slower, and other machines run beside it.
+        ("RESPONDER_PATIENCE", "6"),
+        // As the default of 10 s, where nothing else is asked for: an agent's start takes longer, too.
+        ("RESPONDER_FENCE", "60s"),
     ];
     pairs.iter().map(|(name, value)| format!("{name}={value}\n")).collect()
 }
