@@ -3,7 +3,7 @@
 //! ```text
 //! /sys/fs/bpf/responder/          locked by the agent that runs
 //!   successor/                    locked by an agent that waits to take over
-//!   v1/                           the layout's version
+//!   v3/                           the layout's version
 //!     VIPS4 VIPS6 SLOTS …         maps
 //!     progs/xdp-ID tx-ID          our programs, to tell them from others'
 //!     links/xdp-IFINDEX           links; the kernel detaches what is unpinned and not held
