@@ -12,9 +12,9 @@ use serde::Serialize;
 use super::{
     DatapathError, chain,
     object::{Object, is_ours},
-    pins::Pins,
+    pins::{Pins, unpin},
     probe::{self, Answer},
-    xdp::{Attempt, WantedAttach, unpin},
+    xdp::{Attempt, WantedAttach},
 };
 use crate::net::tc::{egress_program, remove_unused_clsact};
 

@@ -3,7 +3,7 @@
 //! ```text
 //! /sys/fs/bpf/responder/          locked by the agent that runs
 //!   successor/                    locked by an agent that waits to take over
-//!   v1/                           the layout's version
+//!   v3/                           the layout's version
 //!     VIPS4 VIPS6 SLOTS …         maps
 //!     progs/xdp-ID tx-ID          our programs, to tell them from others'
 //!     links/xdp-IFINDEX           links; the kernel detaches what is unpinned and not held
@@ -20,12 +20,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use aya::{programs::links::LinkError, sys::SyscallError};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 use responder_common::layout::{LAYOUT_VERSION, MAPS};
+
+use super::DatapathError;
 
 /// Why the pin directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -354,4 +357,16 @@ pub fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
     // SAFETY: a new descriptor that nobody else has.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Removes a pinned link; the kernel detaches it.
+pub(super) fn unpin(path: &Path) -> Result<(), DatapathError> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(DatapathError::Link {
+            action: "unpin",
+            path: path.to_owned(),
+            source: LinkError::SyscallError(SyscallError { call: "unlink", io_error: e }),
+        }),
+        _ => Ok(()),
+    }
 }

@@ -1,10 +1,10 @@
 //! Attaching the XDP program to an interface, or taking over what an earlier agent attached.
 
-use std::{fmt, fs, io, os::fd::AsFd as _, path::Path, thread::sleep, time::Duration};
+use std::{fmt, os::fd::AsFd as _, path::Path, thread::sleep, time::Duration};
 
 use aya::programs::{
     ProgramError, XdpError, XdpMode as AyaMode,
-    links::{FdLink, LinkError, PinnedLink},
+    links::{FdLink, PinnedLink},
     xdp::XdpLink,
 };
 use clap::ValueEnum;
@@ -15,7 +15,7 @@ use super::{
     DatapathError, chain,
     foreign::Foreign,
     object::{Object, is_ours},
-    pins::{Pins, open_pin},
+    pins::{Pins, open_pin, unpin},
     refusal::Refusal,
 };
 use crate::net::{
@@ -358,18 +358,6 @@ pub(crate) fn detach_own(object: &mut Object, ifindex: u32, prog_id: u32) -> Res
     let xdp = object.xdp()?;
     let fd = xdp.fd().map_err(|e| failed(chain(&e)))?;
     netlink::detach(ifindex, netlink_mode(current.mode), Some(fd.as_fd())).map_err(|e| failed(chain(&e)))
-}
-
-/// Removes a pinned link; the kernel detaches it.
-pub(super) fn unpin(path: &Path) -> Result<(), DatapathError> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(DatapathError::Link {
-            action: "unpin",
-            path: path.to_owned(),
-            source: LinkError::SyscallError(aya::sys::SyscallError { call: "unlink", io_error: e }),
-        }),
-        _ => Ok(()),
-    }
 }
 
 /// What runs on the interface; nothing if it does not exist.
