@@ -12,7 +12,7 @@
 //! * [`layout`]: keys and values of the BPF maps, their names, and the layout's version.
 //! * [`outcome`]: what can become of a frame, each with the counter and the verdict that belong to it.
 //! * [`fence`]: from slot, deadline and clock to "may this address be answered".
-//! * [`eth`], [`arp`], [`ndp`]: parsing, judging and answering one frame.
+//! * [`eth`], [`arp`], [`ndp`], `extensions`: parsing, judging and answering one frame.
 //! * [`datapath`]: the entry: frame and maps in, outcome out.
 //! * [`egress`]: the correction of the host's own ARP requests.
 //! * [`announce`]: gratuitous ARP and unsolicited Neighbor Advertisements for the agent's bursts.
@@ -24,6 +24,7 @@ mod checksum;
 pub mod datapath;
 pub mod egress;
 pub mod eth;
+mod extensions;
 pub mod fence;
 pub mod layout;
 pub mod ndp;

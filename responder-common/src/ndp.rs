@@ -6,6 +6,7 @@ use crate::{
     checksum::Sum,
     datapath::{Claim, Known, Tables, left_alone},
     eth::Eth,
+    extensions::{self, Found},
     fence::Standing,
     layout::{EventKind, LINK_BACKUP, LINK_FORWARDS, LINK_ROUTER, Link, LinkKey, VipKey6},
     outcome::Outcome,
@@ -14,9 +15,6 @@ use crate::{
 
 /// Next header: ICMPv6.
 pub const NEXT_ICMPV6: u16 = 58;
-const NEXT_HOP_BY_HOP: u16 = 0;
-const NEXT_ROUTING: u16 = 43;
-const NEXT_DESTINATION: u16 = 60;
 /// ICMPv6 type of a Neighbor Solicitation.
 pub const SOLICITATION: u16 = 135;
 /// ICMPv6 type of a Neighbor Advertisement.
@@ -34,9 +32,6 @@ pub const FLAG_OVERRIDE: u16 = 0x2000;
 /// The only hop limit that cannot have crossed a router (RFC 4861 section 7.1.1).
 pub const HOP_LIMIT: u16 = 255;
 
-/// Extension headers that are walked to find a solicitation behind them: one of each kind, which is what a host
-/// may send in front of a message (RFC 8200 section 4.1).
-const MAX_EXTENSIONS: usize = 3;
 /// Options that are looked at, in units of eight bytes. Real solicitations have one or two.
 pub const MAX_UNITS: usize = 32;
 
@@ -56,10 +51,10 @@ pub(crate) fn handle<F: Frame, T: Tables>(
     let mut l4 = eth.l3 + size_of::<Ipv6Header>();
     let extended = next != NEXT_ICMPV6;
     if extended {
-        if next != NEXT_HOP_BY_HOP && next != NEXT_ROUTING && next != NEXT_DESTINATION {
+        if !extensions::is_walked(next) {
             return None;
         }
-        match skip_extensions(frame, next, l4) {
+        match extensions::skip(frame, next, l4) {
             Found::At(offset) => l4 = offset,
             // Any host may have to drop such a packet (RFC 8200 section 4.1); one that has crossed a router is no
             // solicitation whatever is behind.
@@ -89,26 +84,33 @@ pub(crate) fn handle<F: Frame, T: Tables>(
     let now_ns = tables.now_ns();
     let standing = tables.standing(vip, now_ns);
     let about = About { vip, link, target, key, standing, now_ns };
+    if standing == Standing::Abandoned && solicitation {
+        return Some(Outcome::PassedAbandoned);
+    }
+    // The link's flags are looked at after the checks, though they come before what those find: verifiers before 6.8
+    // would follow the checks' loops once for each.
     Some(if solicitation {
-        if let Some(outcome) = left_alone(link, standing) {
-            return Some(outcome);
-        }
-        if extended {
-            return Some(Outcome::NsExtensionHeader);
-        }
-        if eth.stacked {
-            return Some(Outcome::StackedTags);
-        }
-        match check(frame, eth, l4, true) {
-            Ok(checked) => solicitation_for(frame, eth, tables, &about, &checked),
-            Err(outcome) => outcome,
+        let found = if extended {
+            Err(Outcome::NsExtensionHeader)
+        } else if eth.stacked {
+            Err(Outcome::StackedTags)
+        } else {
+            check(frame, eth, l4, true)
+        };
+        match (left_alone(link, standing), found) {
+            (Some(outcome), _) | (None, Err(outcome)) => outcome,
+            (None, Ok(checked)) => solicitation_for(frame, eth, tables, &about, &checked),
         }
     } else {
         // Nobody's claim counts while the address is not owned here, or where another program of ours judges it.
-        if standing != Standing::Owned || eth.stacked || link.is(LINK_BACKUP | LINK_FORWARDS) {
+        if standing != Standing::Owned || eth.stacked {
             return Some(not_ours);
         }
-        match check(frame, eth, l4, false) {
+        let found = check(frame, eth, l4, false);
+        if link.is(LINK_BACKUP | LINK_FORWARDS) {
+            return Some(not_ours);
+        }
+        match found {
             Ok(checked) => advertisement_of(tables, &about, &checked),
             // Nothing of an advertisement is dropped.
             Err(Outcome::NsTooLong) => not_ours,
@@ -125,38 +127,6 @@ struct About<'a, S> {
     key: VipKey6,
     standing: Standing,
     now_ns: u64,
-}
-
-/// Finds ICMPv6 behind headers that Linux skips: Hop-by-Hop Options (first), Destination Options, a used-up Routing header.
-#[inline(always)]
-fn skip_extensions<F: Frame>(frame: &F, mut next: u16, mut offset: usize) -> Found {
-    for _ in 0..MAX_EXTENSIONS {
-        let Some(header) = frame.view::<[Be16; 2]>(offset) else {
-            return Found::Other;
-        };
-        // An option that is unknown and not to be skipped makes the receiver drop the packet (RFC 8200
-        // section 4.2), and the host must be able to report that. Segments left: the packet goes on.
-        let stop = if next == NEXT_ROUTING { 0x00ff } else { 0xc000 };
-        if header[1].get() & stop != 0 {
-            return Found::Other;
-        }
-        next = header[0].get() >> 8;
-        offset += 8 * (usize::from(header[0].get() & 0xff) + 1);
-        if next == NEXT_ICMPV6 {
-            return Found::At(offset);
-        }
-        if next != NEXT_DESTINATION && next != NEXT_ROUTING {
-            return Found::Other;
-        }
-    }
-    Found::TooDeep
-}
-
-/// What is behind extension headers: ICMPv6 at this offset, more headers than are walked, or something else.
-enum Found {
-    At(usize),
-    TooDeep,
-    Other,
 }
 
 /// The part of a message that both kinds have been checked for.
