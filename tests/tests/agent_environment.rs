@@ -261,7 +261,8 @@ fn check_says_what_works_and_what_not() {
     // Frames in several buffers came with 5.18.
     let whole = if kernel() < (5, 18) { "limited" } else { "ok" };
     for (about, verdict, words) in [
-        ("kernel", whole, ""),
+        ("kernel", "ok", ""),
+        ("multi-buffer XDP", whole, ""),
         ("capabilities", "ok", "CAP_NET_RAW"),
         ("BPF file system", "ok", "can be made"),
         ("load", "ok", "responder_tx"),
