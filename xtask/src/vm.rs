@@ -2,6 +2,7 @@
 //!
 //! * `fetch`: packages of other suites; `kernel`, `qemu`: what of them.
 //! * `suite`: which tests, and what they need; `initramfs`: packs it.
+//! * `outside`: what they reach outside of themselves.
 //! * `boot`: a machine; `fleet`: all of them; `report`: what is heard of them.
 
 mod boot;
@@ -9,19 +10,20 @@ mod fetch;
 mod fleet;
 mod initramfs;
 mod kernel;
+mod outside;
 mod qemu;
 mod report;
 mod suite;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use ebpf_build::target_dir;
 
-use self::{fleet::Fleet, kernel::SERIES, qemu::Accelerator, suite::Plan};
+use self::{fleet::Fleet, kernel::SERIES, outside::Outside, qemu::Accelerator, suite::Plan};
 use crate::{
     build::{Executable, workspace},
-    image,
+    image, kubernetes,
     step::{say, step},
     tools::{self, Consent},
     total::Total,
@@ -71,8 +73,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         None => What::Tests(&arguments.filter),
     };
     let (update, limit) = (arguments.update, arguments.limit);
-    let wanted = Wanted { series, update, agent: arguments.program.clone(), what, limit, environment: &[] };
-    wanted.play(Consent::new(arguments.yes), &mut total)?;
+    let consent = Consent::new(arguments.yes);
+    let agent = arguments.program.clone();
+    let programs = || kubernetes::ensure(consent).map(OsString::from);
+    let wanted = Wanted { series, update, agent, what, limit, programs: &programs, environment: &[] };
+    wanted.play(consent, &mut total)?;
     println!("{total}");
     Ok(if total.is_good() || total.only_skipped() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -98,12 +103,15 @@ pub(crate) fn short(
         total.skipped("vm-test", "needs the image, which could not be built");
         return Ok(());
     }
+    let built = environment.iter().find(|(name, _)| *name == kubernetes::VARIABLE);
+    let programs = || built.map(|(_, dir)| dir.clone()).context("they could not be built");
     Wanted {
         series: SERIES.iter().map(|(series, _)| *series).collect(),
         update: false,
         agent: Some(agent),
         what: What::Short,
         limit: 120,
+        programs: &programs,
         environment,
     }
     .play(consent, total)
@@ -134,6 +142,8 @@ struct Wanted<'a> {
     what: What<'a>,
     /// Seconds for one test program.
     limit: u64,
+    /// The directory of etcd and the API server.
+    programs: &'a dyn Fn() -> Result<OsString>,
     /// For the machines' processes.
     environment: &'a [(&'static str, OsString)],
 }
@@ -163,10 +173,11 @@ impl Wanted<'_> {
             }
         };
         let plan = self.plan()?;
+        let outside = self.outside(&plan)?;
         let place = target_dir(&workspace()).join("vm");
         let initramfs = place.join("initramfs.cpio");
         step("files", || {
-            let size = suite::files(&plan, &kernels, &agent)?.write(&initramfs)?;
+            let size = suite::files(&plan, &kernels, &agent, outside.is_some())?.write(&initramfs)?;
             say(format!("{:.0} MB", size as f64 / 1e6));
             Ok(())
         })?;
@@ -178,14 +189,29 @@ impl Wanted<'_> {
         };
         let columns = step(&format!("machines (QEMU {}, {how})", qemu.version), || {
             let limit = Duration::from_secs(self.limit);
-            let environment = self.environment;
-            let fleet = Fleet { qemu: &qemu, initramfs: &initramfs, place: &place, limit, environment };
+            let (outside, environment) = (outside.as_ref(), self.environment);
+            let fleet =
+                Fleet { qemu: &qemu, initramfs: &initramfs, place: &place, limit, outside, environment };
             fleet.run(&kernels, accelerator, total)
         })?;
         if let Plan::Tests(..) = plan {
             println!("{}", report::table(&columns, &plan.tests()));
         }
         Ok(())
+    }
+
+    /// What the machines are to reach outside of themselves. Without it, tests skip themselves that need it.
+    fn outside(&self, plan: &Plan) -> Result<Option<Outside>> {
+        if !plan.tests().iter().any(|test| test.starts_with(suite::OUTSIDE)) {
+            return Ok(None);
+        }
+        match step("control plane", || (self.programs)()) {
+            Ok(programs) => Ok(Some(Outside { lab: suite::lab()?, programs })),
+            Err(error) => {
+                say(format!("{error:#}"));
+                Ok(None)
+            }
+        }
     }
 
     fn plan(&self) -> Result<Plan> {

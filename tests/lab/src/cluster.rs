@@ -39,6 +39,7 @@ mod control;
 mod cut;
 mod delay;
 mod disk;
+mod elsewhere;
 mod http;
 mod kube_proxy;
 mod kubelet;
@@ -73,6 +74,7 @@ pub use self::{
     binaries::{check_nodes, cluster_or_skip, kubelets_or_skip},
     builder::ClusterBuilder,
     cut::Cut,
+    elsewhere::{Elsewhere, elsewhere_or_skip, serve_control_plane},
     kube_proxy::ProxyMode,
     kubelet::{LAB_IMAGE, Pod},
     node::ClusterNode,
@@ -88,9 +90,6 @@ use crate::{
     process::Process,
     time::wait_until,
 };
-
-/// How long `kubectl` may take.
-const KUBECTL_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A Kubernetes cluster. Everything goes when it is dropped.
 #[derive(Debug)]
@@ -118,6 +117,7 @@ impl Cluster {
             delays: false,
             keepable: false,
             images: None,
+            elsewhere: None,
         }
     }
 
@@ -160,15 +160,23 @@ impl Cluster {
     }
 
     /// The API server.
+    ///
+    /// # Panics
+    ///
+    /// If it runs [elsewhere](ClusterBuilder::elsewhere).
     #[must_use]
     pub fn api(&self) -> &Server {
-        &self.control.api
+        self.control.api.as_ref().expect("this cluster's API server runs elsewhere")
     }
 
     /// etcd.
+    ///
+    /// # Panics
+    ///
+    /// If it runs [elsewhere](ClusterBuilder::elsewhere).
     #[must_use]
     pub fn etcd(&self) -> &Server {
-        &self.control.etcd
+        self.control.etcd.as_ref().expect("this cluster's etcd runs elsewhere")
     }
 
     /// kube-controller-manager, if [`ClusterBuilder::controllers`].
@@ -219,11 +227,7 @@ impl Cluster {
     ///
     /// If it fails, with what it printed.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        let mut command = Command::new(self.kubectl_path());
-        command.arg("--kubeconfig").arg(self.kubeconfig()).args(arguments);
-        // A cache of its own: what it has learnt of another cluster is of no use here.
-        command.env("KUBECACHEDIR", self.lab.dir().join("kubectl"));
-        Ok(self.control.ns.spawn(command)?.finish(KUBECTL_DEADLINE)?.ok()?.stdout)
+        self.control.kubectl(arguments)
     }
 
     /// Where `kubectl` is.

@@ -32,6 +32,7 @@ mod cleanup;
 mod cluster;
 pub mod frames;
 mod http;
+mod hypervisor;
 mod lab;
 mod mac;
 mod neigh;
@@ -59,11 +60,12 @@ pub use bpf::{XdpSeen, bpftool, program_exists, reference_program, xdp_on};
 pub use capture::Capture;
 pub use cleanup::{cleanup_kept, cleanup_stale};
 pub use cluster::{
-    Api, Audit, Cluster, ClusterAgent, ClusterBuilder, ClusterNode, Cut, ENDPOINT_PORT, Endpoint, LAB_IMAGE,
-    Mark, NAMESPACE, Pod, ProxyMode, Request, Server, Service, check_nodes, cluster_or_skip,
-    kubelets_or_skip,
+    Api, Audit, Cluster, ClusterAgent, ClusterBuilder, ClusterNode, Cut, ENDPOINT_PORT, Elsewhere, Endpoint,
+    LAB_IMAGE, Mark, NAMESPACE, Pod, ProxyMode, Request, Server, Service, check_nodes, cluster_or_skip,
+    elsewhere_or_skip, kubelets_or_skip, serve_control_plane,
 };
 pub use http::{HttpAnswer, http_get};
+pub use hypervisor::{Meanwhile, Paused, serve_hypervisor};
 pub use lab::{Builder, Lab, namespaces};
 pub use mac::Mac;
 pub use neigh::{Change, Neighbour, NeighbourWatch, neighbour, neighbours, resolve};
@@ -73,7 +75,7 @@ pub use observer::Observer;
 pub use packet::{send, send_all};
 pub use prober::{GRACE, Prober, Probing};
 pub use process::{Output, Process};
-pub use relay::relay;
+pub use relay::{connect, relay};
 pub use report::{Answer, Double, Report, Silence};
 pub use sightings::{Account, Sighting, Tenure};
 pub use skip::{kernel, kernel_or_skip, root_or_skip, skip, tools_or_skip};

@@ -3,6 +3,9 @@
 //!
 //! With `serve NAME PORT`, a web server that says its name: an endpoint on a cluster's node. With `pause`, what keeps a
 //! pod's namespaces. With `relay FILE ADDRESS`, a way to an address from the network namespace of that file.
+//!
+//! For virtual machines: with `control-plane`, an API server for the nodes in one; with `connect ADDRESS` (a socket's path or a
+//! TCP port's), a connection from standard input and output; with `hypervisor MONITOR SOCKET`, one request to stop it.
 
 use std::{
     env,
@@ -12,7 +15,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use responder_lab::{Cluster, ClusterBuilder, Lab, relay, traffic};
+use responder_lab::{
+    Cluster, ClusterBuilder, Lab, connect, relay, serve_control_plane, serve_hypervisor, traffic,
+};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     iterator::Signals,
@@ -31,8 +36,12 @@ fn main() -> Result<()> {
         }
         ["relay", outside, server] => relay(Path::new(outside), server.parse().context("no address")?),
         ["pause"] => wait_for_end(),
+        ["control-plane"] => serve_control_plane(),
+        ["connect", server] => connect(server),
+        ["hypervisor", monitor, requests] => serve_hypervisor(Path::new(monitor), Path::new(requests)),
         other => bail!(
-            "no arguments, cluster, nodes, serve NAME PORT, relay FILE ADDRESS, or pause; not {other:?}"
+            "no arguments, cluster, nodes, serve NAME PORT, relay FILE ADDRESS, pause, control-plane, connect ADDRESS, \
+             or hypervisor MONITOR SOCKET; not {other:?}"
         ),
     }
 }

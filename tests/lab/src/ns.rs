@@ -31,6 +31,7 @@ pub struct NetNs(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    /// Empty: that of this process.
     name: String,
     logs: PathBuf,
     keepable: bool,
@@ -38,7 +39,9 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        cleanup::remove_namespace(&self.name);
+        if !self.name.is_empty() {
+            cleanup::remove_namespace(&self.name);
+        }
     }
 }
 
@@ -55,6 +58,11 @@ impl NetNs {
         ip(&["netns", "add", ns.name()])?;
         ns.ip("link set lo up")?;
         Ok(ns)
+    }
+
+    /// That of this process, in which programs can be started without root. Not together with others, and not for `ip`.
+    pub(crate) fn here(logs: &Path) -> Self {
+        Self(Arc::new(Inner { name: String::new(), logs: logs.to_owned(), keepable: false }))
     }
 
     /// Its name, as `ip netns` shows it.
@@ -77,9 +85,13 @@ impl NetNs {
         self.0.keepable
     }
 
-    pub(crate) fn file(&self) -> Result<File> {
+    /// What to enter; nothing if it is [`NetNs::here`].
+    pub(crate) fn file(&self) -> Result<Option<File>> {
+        if self.name().is_empty() {
+            return Ok(None);
+        }
         let path = self.path();
-        File::open(&path).with_context(|| format!("opening the namespace {}", path.display()))
+        File::open(&path).map(Some).with_context(|| format!("opening the namespace {}", path.display()))
     }
 
     /// Runs `work` on a thread that is in this namespace, and returns what it returned. Threads that `work` starts
@@ -93,7 +105,7 @@ impl NetNs {
     ///
     /// If `work` panics.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let file = self.file()?;
+        let Some(file) = self.file()? else { return work() };
         thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 setns(file, CloneFlags::CLONE_NEWNET).with_context(|| format!("entering {}", self.name()))?;

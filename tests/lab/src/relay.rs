@@ -2,8 +2,9 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    os::{fd::AsFd as _, unix::net::UnixStream},
     path::Path,
     thread,
 };
@@ -50,4 +51,40 @@ fn pump(mut from: TcpStream, mut to: TcpStream) {
     let ended = if passed.is_ok() { Shutdown::Write } else { Shutdown::Both };
     // If it has ended already, all the better.
     to.shutdown(ended).ok();
+}
+
+/// Connects to a TCP port (`127.0.0.1:6443`) or a socket (its path), and passes on what comes on standard input there, and
+/// what comes from there to standard output, until that ends.
+///
+/// # Errors
+///
+/// If nobody listens there.
+pub fn connect(server: &str) -> Result<()> {
+    // Not through the standard library's buffers.
+    let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    match server.parse::<SocketAddr>() {
+        Ok(address) => {
+            let stream = TcpStream::connect(address).with_context(|| format!("nobody is at {address}"))?;
+            stream.set_nodelay(true)?;
+            let (to, end) = (stream.try_clone()?, stream.try_clone()?);
+            exchange((input, output), (stream, to), move || end.shutdown(Shutdown::Write))
+        }
+        Err(_) => {
+            let stream = UnixStream::connect(server).with_context(|| format!("nobody is at {server}"))?;
+            let (to, end) = (stream.try_clone()?, stream.try_clone()?);
+            exchange((input, output), (stream, to), move || end.shutdown(Shutdown::Write))
+        }
+    }
+}
+
+/// Until the server ends it.
+fn exchange<S: Read + Write + Send + 'static>(
+    (mut input, mut output): (File, File),
+    (mut from, mut to): (S, S),
+    end: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> Result<()> {
+    thread::spawn(move || io::copy(&mut input, &mut to).and_then(|_| end()));
+    io::copy(&mut from, &mut output)?;
+    Ok(())
 }

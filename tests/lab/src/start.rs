@@ -48,17 +48,17 @@ impl Namespaces {
 
 /// A request to the thread that starts programs.
 struct Start {
-    net: File,
+    net: Option<File>,
     place: Place,
     command: Command,
     reply: mpsc::Sender<Result<Child>>,
 }
 
-/// Starts `command` in the network namespace `net`, and at `place` for the rest.
+/// Starts `command` in the network namespace `net` (by default this process's), and at `place` for the rest.
 ///
 /// All programs are started by one thread that lives as long as this process, because the parent-death signal
 /// comes at the end of the *thread* that forked.
-pub(crate) fn start(net: File, place: Place, mut command: Command, keepable: bool) -> Result<Child> {
+pub(crate) fn start(net: Option<File>, place: Place, mut command: Command, keepable: bool) -> Result<Child> {
     static STARTER: LazyLock<mpsc::Sender<Start>> = LazyLock::new(|| {
         let (sender, requests) = mpsc::channel::<Start>();
         thread::spawn(move || {
@@ -89,8 +89,10 @@ pub(crate) fn start(net: File, place: Place, mut command: Command, keepable: boo
 
 /// Forks from this thread, whose network and (for children) process namespaces decide about the child's. Mounts and
 /// the host name are changed in the child alone: threads cannot have mounts of their own.
-fn start_here(net: File, place: Place, mut command: Command) -> Result<Child> {
-    setns(net, CloneFlags::CLONE_NEWNET).context("entering a network namespace")?;
+fn start_here(net: Option<File>, place: Place, mut command: Command) -> Result<Child> {
+    if let Some(net) = net {
+        setns(net, CloneFlags::CLONE_NEWNET).context("entering a network namespace")?;
+    }
     if matches!(place, Place::Shared) {
         return Ok(command.spawn()?);
     }

@@ -4,9 +4,10 @@ use std::{
     ffi::CString,
     fs::{self, File},
     path::{Path, PathBuf},
+    process::Command,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::{
     kmod::{ModuleInitFlags, finit_module},
     mount::{MsFlags, mount as mount_at},
@@ -18,6 +19,8 @@ use nix::{
 const MODULES: &str = "modules";
 /// Names the kernel's directory under /vm, on its command line.
 const SERIES: &str = "vm.series=";
+/// The address of the NIC that leads outside.
+const OUTSIDE: &str = "02:00:00:00:0d:01";
 
 /// What a machine has.
 const MOUNTS: [(&str, &str, &str); 8] = [
@@ -67,6 +70,22 @@ pub(crate) fn modules() -> Result<Vec<String>> {
         }
     }
     Ok(unloaded)
+}
+
+/// Gives the NIC to the outside its address, where there is one.
+pub(crate) fn network() -> Result<()> {
+    for entry in fs::read_dir("/sys/class/net")? {
+        let entry = entry?;
+        let address = fs::read_to_string(entry.path().join("address")).unwrap_or_default();
+        if address.trim() == OUTSIDE {
+            let name = entry.file_name();
+            for arguments in [["address", "add", "10.0.2.15/24", "dev"], ["link", "set", "up", "dev"]] {
+                let status = Command::new("/usr/bin/ip").args(arguments).arg(&name).status()?;
+                ensure!(status.success(), "ip {}: {status}", arguments.join(" "));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Ends the machine. There is nobody to tell if that fails.

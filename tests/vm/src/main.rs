@@ -43,6 +43,7 @@ fn run() -> Result<()> {
     machine::mount()?;
     let mut report = Report::open()?;
     let unloaded = machine::modules()?;
+    machine::network()?;
     report.ready(&unloaded)?;
     let environment = plan::environment()?;
     for step in plan::steps()? {

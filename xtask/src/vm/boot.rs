@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{fleet::Fleet, kernel::Kernel, qemu::Accelerator};
+use super::{fleet::Fleet, kernel::Kernel, outside::Plane, qemu::Accelerator};
 use crate::tools::shown;
 
 /// What a machine has, in MiB and processors.
@@ -65,10 +65,14 @@ impl Machine {
         kernel: &Kernel,
         accelerator: Accelerator,
         console: &Path,
+        plane: Option<&Plane>,
         (index, heard): (usize, Sender<(usize, Heard)>),
     ) -> Result<Self> {
         fs::write(console, "").with_context(|| format!("cannot write {}", console.display()))?;
-        let inner = arguments(fleet, kernel, accelerator, console);
+        let mut inner = arguments(fleet, kernel, accelerator, console);
+        if let (Some(outside), Some(plane)) = (fleet.outside, plane) {
+            inner.args(outside.options(plane));
+        }
         // Not outliving this process, however that ends.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]).arg(inner.get_program()).args(inner.get_args());

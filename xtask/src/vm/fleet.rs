@@ -14,6 +14,7 @@ use anyhow::Result;
 use super::{
     boot::{Heard, Machine},
     kernel::Kernel,
+    outside::{Outside, Plane},
     qemu::{Accelerator, Qemu},
     report::Column,
 };
@@ -35,6 +36,8 @@ pub(super) struct Fleet<'a> {
     pub(super) place: &'a Path,
     /// How long a test program may run.
     pub(super) limit: Duration,
+    /// There if the machines are to reach an API server.
+    pub(super) outside: Option<&'a Outside>,
     /// For the machines' processes.
     pub(super) environment: &'a [(&'static str, OsString)],
 }
@@ -44,6 +47,8 @@ struct Berth<'a> {
     kernel: &'a Kernel,
     column: Column,
     machine: Machine,
+    /// Its own API server.
+    _plane: Option<Plane>,
     accelerator: Accelerator,
     deadline: Instant,
 }
@@ -60,9 +65,11 @@ impl Fleet<'_> {
         to: (usize, Sender<(usize, Heard)>),
     ) -> Result<Berth<'k>> {
         let column = Column::new(kernel.short_version().to_owned());
-        let machine = Machine::start(self, kernel, accelerator, &self.console(kernel), to)?;
+        let plane = self.outside.map(|outside| outside.plane(self.environment)).transpose()?;
+        let console = self.console(kernel);
+        let machine = Machine::start(self, kernel, accelerator, &console, plane.as_ref(), to)?;
         let patience = if accelerator == Accelerator::Kvm { BOOT_KVM } else { BOOT };
-        Ok(Berth { kernel, column, machine, accelerator, deadline: Instant::now() + patience })
+        Ok(Berth { kernel, column, machine, _plane: plane, accelerator, deadline: Instant::now() + patience })
     }
 
     /// Boots a machine for each kernel, as many at once as there are processors, and returns when all have ended.

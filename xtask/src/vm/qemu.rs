@@ -86,10 +86,22 @@ impl Qemu {
 /// machine without that, the device is there, and guests die.
 pub(super) fn accelerator() -> Accelerator {
     let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let device = OpenOptions::new().read(true).write(true).open("/dev/kvm");
+    fitting(&processor, device.is_ok())
+}
+
+fn fitting(processor: &str, device: bool) -> Accelerator {
     let flags = processor.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
     let able = flags.split_whitespace().any(|flag| ["vmx", "svm"].contains(&flag));
-    let device = OpenOptions::new().read(true).write(true).open("/dev/kvm");
-    if able && device.is_ok() { Accelerator::Kvm } else { Accelerator::Tcg }
+    if able && device { Accelerator::Kvm } else { Accelerator::Tcg }
+}
+
+/// # Errors
+///
+/// There are no machines for a host of this architecture.
+fn check_architecture(architecture: &str) -> Result<()> {
+    ensure!(architecture == "x86_64", "virtual machines are for x86_64 here, this is {architecture}");
+    Ok(())
 }
 
 /// Finds one, or gets one: preferably one that is sound.
@@ -98,11 +110,7 @@ pub(super) fn accelerator() -> Accelerator {
 ///
 /// This machine is of another architecture, or there is none and none can be had.
 pub(super) fn ensure_qemu(consent: Consent) -> Result<Qemu> {
-    ensure!(
-        env::consts::ARCH == "x86_64",
-        "virtual machines are for x86_64 here, this is {}",
-        env::consts::ARCH
-    );
+    check_architecture(env::consts::ARCH)?;
     let installed = on_path(PROGRAM).and_then(|program| Qemu::of(program, None).ok());
     if let Some(qemu) = installed.as_ref().filter(|qemu| qemu.major >= SOUND) {
         return Ok(qemu.clone());
@@ -166,4 +174,27 @@ fn fetch(consent: Consent) -> Result<Qemu> {
     let qemu = unpacked(&root)?;
     fs::write(record()?, name)?;
     Ok(qemu)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_a_guest() {
+        let with = |flags: &str| format!("processor\t: 0\nflags\t\t: fpu {flags} sse\nbugs\t\t: vmx\n");
+        assert_eq!(fitting(&with("svm"), true), Accelerator::Kvm);
+        assert_eq!(fitting(&with("vmx"), true), Accelerator::Kvm);
+        // The device of a machine that is a guest itself and may have none.
+        assert_eq!(fitting(&with("vme"), true), Accelerator::Tcg);
+        assert_eq!(fitting(&with("vmx"), false), Accelerator::Tcg);
+        assert_eq!(fitting("", true), Accelerator::Tcg);
+    }
+
+    #[test]
+    fn other_architectures_are_named() {
+        assert!(check_architecture("x86_64").is_ok());
+        let error = check_architecture("aarch64").unwrap_err().to_string();
+        assert!(error.ends_with("this is aarch64"), "{error}");
+    }
 }

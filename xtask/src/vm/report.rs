@@ -10,6 +10,8 @@ use crate::{
     total::{Reader, Total},
 };
 
+/// What a test says that is to be seen although it passes.
+const MEASURED: &str = "measured: ";
 /// The step that is no test program.
 pub(super) const COMMAND: &str = "command";
 
@@ -81,6 +83,9 @@ impl Column {
         if program == COMMAND {
             say(format!("{}: {text}", self.title));
             return;
+        }
+        if text.starts_with(MEASURED) {
+            say(format!("{}: {text}", self.title));
         }
         reader.line(text);
         output.push(text.to_owned());

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use ebpf_build::target_dir;
 
-use super::{initramfs::Files, kernel::Kernel, report::COMMAND};
+use super::{initramfs::Files, kernel::Kernel, outside, report::COMMAND};
 use crate::{
     build::{self, Executable, workspace},
     tools::{on_path, run},
@@ -35,6 +35,9 @@ const PROGRAMS: [&str; 16] = [
     "tools_kernel",
     "vm_",
 ];
+
+/// Those of these need what is outside of the machines.
+pub(super) const OUTSIDE: &str = "vm_cluster::";
 
 /// The tests that are part of `cargo xtask test`: one of each kind.
 pub(super) const SHORT: [&str; 11] = [
@@ -177,6 +180,16 @@ pub(super) struct Chosen {
     tests: Vec<String>,
 }
 
+/// Builds the lab's program, for outside of the machines, and returns where it is.
+///
+/// # Errors
+///
+/// It does not build.
+pub(super) fn lab() -> Result<PathBuf> {
+    let built = build::executables(&["build", "--package", "responder-lab", "--bins"])?;
+    built.into_iter().map(|program| program.path).next().context("cargo built no lab")
+}
+
 /// Builds the test programs and chooses those tests whose names (`PROGRAM::TEST`) are `wanted`.
 ///
 /// # Errors
@@ -263,7 +276,10 @@ impl Plan {
                         [] => String::new(),
                         only => format!("\t--exact\t{}", only.join("\t")),
                     };
-                    format!("{0}\t{limit}\t/vm/tests/{0}{only}\t--test-threads=1\n", program.name)
+                    format!(
+                        "{0}\t{limit}\t/vm/tests/{0}{only}\t--test-threads=1\t--show-output\n",
+                        program.name
+                    )
                 })
                 .collect(),
         }
@@ -275,7 +291,7 @@ impl Plan {
 /// # Errors
 ///
 /// A part is missing or cannot be built.
-pub(super) fn files(plan: &Plan, kernels: &[Kernel], agent: &Path) -> Result<Files> {
+pub(super) fn files(plan: &Plan, kernels: &[Kernel], agent: &Path, is_outside: bool) -> Result<Files> {
     let mut files = Files::new();
     let stripped = Stripped::new()?;
     let build = ["build", "--package", "responder-vm", "--package", "responder-lab", "--bins"];
@@ -318,7 +334,11 @@ pub(super) fn files(plan: &Plan, kernels: &[Kernel], agent: &Path) -> Result<Fil
         files.content(&format!("{dir}/modules"), list);
         files.content(&format!("{dir}/plan"), plan.text());
     }
-    files.content("vm/environment", environment());
+    let mut environment = environment();
+    if is_outside {
+        writeln!(environment, "{}={}", outside::VARIABLE, outside::ADDRESS)?;
+    }
+    files.content("vm/environment", environment);
     files.content(
         "etc/passwd",
         "root:x:0:0::/root:/bin/sh\ntcpdump:x:100:100::/:/bin/false\nnobody:x:65534:65534::/:/bin/false\n",

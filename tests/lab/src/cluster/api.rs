@@ -1,6 +1,7 @@
 //! Requests to the API server without a program for each.
 
 use std::{
+    net::{SocketAddr, TcpStream},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
@@ -18,13 +19,25 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// a request, and nothing limits their rate.
 #[derive(Clone, Debug)]
 pub struct Api {
-    socket: PathBuf,
+    server: At,
     timeout: Duration,
 }
 
+/// Where requests are taken.
+#[derive(Clone, Debug)]
+enum At {
+    Socket(PathBuf),
+    Port(SocketAddr),
+}
+
 impl Api {
-    pub(super) fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned(), timeout: TIMEOUT }
+    pub(crate) fn new(socket: &Path) -> Self {
+        Self { server: At::Socket(socket.to_owned()), timeout: TIMEOUT }
+    }
+
+    /// At a port that this process's own namespace reaches.
+    pub(super) fn at(address: SocketAddr) -> Self {
+        Self { server: At::Port(address), timeout: TIMEOUT }
     }
 
     /// With another limit (default: half a minute) for how long one request may take.
@@ -46,9 +59,19 @@ impl Api {
     }
 
     fn exchange(&self, what: (&str, &str), body: (&str, &str)) -> Result<Response> {
-        let stream = UnixStream::connect(&self.socket).context("no `kubectl proxy`")?;
-        stream.set_read_timeout(Some(self.timeout))?;
-        exchange(stream, what, body)
+        match &self.server {
+            At::Socket(socket) => {
+                let stream = UnixStream::connect(socket).context("no `kubectl proxy`")?;
+                stream.set_read_timeout(Some(self.timeout))?;
+                exchange(stream, what, body)
+            }
+            At::Port(address) => {
+                let stream = TcpStream::connect_timeout(address, self.timeout)
+                    .with_context(|| format!("no way to the API server at {address}"))?;
+                stream.set_read_timeout(Some(self.timeout))?;
+                exchange(stream, what, body)
+            }
+        }
     }
 
     /// What the API server counts: of all its metrics of this name, with labels that contain `labels`, the sum.

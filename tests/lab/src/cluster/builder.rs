@@ -8,14 +8,15 @@ use std::{
     thread,
 };
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 use serde_json::json;
 
 use super::{
     Cluster, binaries,
-    control::{ADDRESS, Control, PORT, Parts},
+    control::{ADDRESS, Control, PORT, Parts, Ports},
     delay::{self, Relay},
     disk,
+    elsewhere::Elsewhere,
     kube_proxy::KubeProxies,
     kubelet::Kubelets,
     machine::Machine,
@@ -35,6 +36,8 @@ pub struct ClusterBuilder {
     pub(super) keepable: bool,
     /// Archives of images, if nodes run pods.
     pub(super) images: Option<Vec<PathBuf>>,
+    /// There if the control plane runs outside of this machine.
+    pub(super) elsewhere: Option<Elsewhere>,
 }
 
 impl ClusterBuilder {
@@ -90,6 +93,14 @@ impl ClusterBuilder {
         self
     }
 
+    /// Its control plane runs outside of this machine ([`elsewhere_or_skip`](crate::elsewhere_or_skip)). What earlier
+    /// clusters have left there is removed. There is no `kubectl`, and no kubelets and controllers.
+    #[must_use]
+    pub fn elsewhere(mut self, elsewhere: Elsewhere) -> Self {
+        self.elsewhere = Some(elsewhere);
+        self
+    }
+
     /// Builds it. When this returns, the API server answers and the nodes are `Ready`. Without kubelets, `deploy/base` is
     /// applied, and the tokens of the nodes' agents are written.
     ///
@@ -99,7 +110,6 @@ impl ClusterBuilder {
     pub fn build(self) -> Result<Cluster> {
         ensure!((1..=9).contains(&self.nodes), "1 to 9 nodes, not {}", self.nodes);
         ensure!(!(self.keepable && self.delays), "relays end with this process: delays cannot be kept");
-        let bin = binaries::directory(self.binaries.clone(), self.images.is_some())?;
         let names: Vec<String> = (1..=self.nodes).map(|number| format!("n{number}")).collect();
         let hosts: Vec<&str> = names.iter().map(String::as_str).collect();
         let lab = Lab::builder().hosts(&hosts).clients(&["c", "r"]).keepable(self.keepable).build()?;
@@ -111,7 +121,17 @@ impl ClusterBuilder {
         ))?;
         let kubelets: &[String] = if self.images.is_some() { &names } else { &[] };
         let parts = Parts { controllers: self.controllers, kubelets };
-        let control = Control::spawn(management, &lab.dir().join("control"), bin, parts)?;
+        let place = lab.dir().join("control");
+        let control = match self.elsewhere {
+            Some(elsewhere) => {
+                let way = elsewhere.way(&management)?;
+                Control::elsewhere(management, &place, way)?
+            }
+            None => {
+                let bin = binaries::directory(self.binaries.clone(), self.images.is_some())?;
+                Control::spawn(management, Ports::MANAGEMENT, &place, bin, parts)?
+            }
+        };
         for node in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
             lab.node("r").ns().set_sysctl(node, "1")?;
         }
@@ -142,7 +162,10 @@ impl ClusterBuilder {
         match &cluster.kubelets {
             Some(kubelets) => all(&cluster.nodes, |node| kubelets.start(node))?,
             None => {
-                cluster.deploy(&paths::workspace().join("deploy/base"))?;
+                match &cluster.control.way {
+                    Some(way) => way.clear()?,
+                    None => cluster.deploy(&paths::workspace().join("deploy/base"))?,
+                }
                 for node in &cluster.nodes {
                     cluster.add_node_object(node.name())?;
                     cluster.write_token(node.name())?;
@@ -204,7 +227,6 @@ impl Cluster {
     ///
     /// If `kubectl` does not like it.
     pub fn deploy(&self, directory: &Path) -> Result<()> {
-        let directory = directory.to_str().context("a path that is not UTF-8")?;
-        self.kubectl(&["apply", "-k", directory]).map(|_| ())
+        self.control.deploy(directory)
     }
 }

@@ -6,6 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{self, Command},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -13,6 +14,7 @@ use serde_json::json;
 
 use super::{
     api::Api,
+    elsewhere::Way,
     pki::Pki,
     secret,
     server::{Probe, Server},
@@ -27,10 +29,28 @@ use crate::{
 pub(super) const ADDRESS: &str = "10.77.0.1";
 /// Its port.
 pub(super) const PORT: u16 = 6443;
+
+/// Where programs of a control plane listen.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ports {
+    /// The API server's address.
+    pub(super) address: &'static str,
+    pub(super) api: u16,
+    pub(super) etcd: [u16; 2],
+}
+
+impl Ports {
+    /// In the management network.
+    pub(super) const MANAGEMENT: Self = Self { address: ADDRESS, api: PORT, etcd: [2379, 2380] };
+}
+
 /// Cluster IPs of Services.
 const SERVICE_RANGES: &str = "10.96.0.0/16,fd00:96::/112";
 /// Addresses of pods.
 pub(super) const POD_RANGES: &str = "10.244.0.0/16,fd00:244::/48";
+/// How long `kubectl` may take.
+const KUBECTL_DEADLINE: Duration = Duration::from_secs(60);
+
 /// What there is besides etcd and the API server.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Parts<'a> {
@@ -43,15 +63,18 @@ pub(super) struct Parts<'a> {
 /// Its programs and files.
 #[derive(Debug)]
 pub(super) struct Control {
-    pub(super) etcd: Server,
-    pub(super) api: Server,
+    pub(super) etcd: Option<Server>,
+    pub(super) api: Option<Server>,
     pub(super) manager: Option<Server>,
     scheduler: Option<Server>,
-    _proxy: Server,
+    _proxy: Option<Server>,
+    /// There if all of it runs outside of this machine.
+    pub(super) way: Option<Way>,
     pub(super) ns: NetNs,
     dir: PathBuf,
     pub(super) bin: PathBuf,
-    pki: Pki,
+    /// Certificate of the authority that clients trust.
+    ca: PathBuf,
     /// The administrator's.
     token: String,
     /// Those of the nodes' kubelets.
@@ -59,8 +82,29 @@ pub(super) struct Control {
 }
 
 impl Control {
-    /// Starts all of it, without waiting. `ns` has the address [`ADDRESS`].
-    pub(super) fn spawn(ns: NetNs, dir: &Path, bin: PathBuf, parts: Parts<'_>) -> Result<Self> {
+    /// One that runs elsewhere, as agents see it.
+    pub(super) fn elsewhere(ns: NetNs, dir: &Path, way: Way) -> Result<Self> {
+        secret::directory(dir)?;
+        let ca = way.authority(dir)?;
+        Ok(Self {
+            etcd: None,
+            api: None,
+            manager: None,
+            scheduler: None,
+            _proxy: None,
+            way: Some(way),
+            ns,
+            dir: dir.to_owned(),
+            bin: PathBuf::new(),
+            ca,
+            token: String::new(),
+            kubelets: BTreeMap::new(),
+        })
+    }
+
+    /// Starts all of it, without waiting. `ns` has the address of `ports`.
+    pub(super) fn spawn(ns: NetNs, ports: Ports, dir: &Path, bin: PathBuf, parts: Parts<'_>) -> Result<Self> {
+        let [clients, peers] = ports.etcd.map(|port| format!("http://127.0.0.1:{port}"));
         secret::directory(dir)?;
         let program = |name: &str| bin.join(name).display().to_string();
         let path = |name: &str| dir.join(name).display().to_string();
@@ -72,14 +116,14 @@ impl Control {
                 format!("--data-dir={}", path("etcd")),
                 // A crash of this machine loses the cluster anyway.
                 "--unsafe-no-fsync".to_owned(),
-                "--listen-client-urls=http://127.0.0.1:2379".to_owned(),
-                "--advertise-client-urls=http://127.0.0.1:2379".to_owned(),
-                "--listen-peer-urls=http://127.0.0.1:2380".to_owned(),
-                "--initial-advertise-peer-urls=http://127.0.0.1:2380".to_owned(),
-                "--initial-cluster=default=http://127.0.0.1:2380".to_owned(),
+                format!("--listen-client-urls={clients}"),
+                format!("--advertise-client-urls={clients}"),
+                format!("--listen-peer-urls={peers}"),
+                format!("--initial-advertise-peer-urls={peers}"),
+                format!("--initial-cluster=default={peers}"),
                 "--log-level=error".to_owned(),
             ],
-            Probe::Tcp(2379, "/health"),
+            Probe::Tcp(ports.etcd[0], "/health"),
         );
         etcd.spawn()?;
         let pki = Pki::create(dir, &[ADDRESS, "10.96.0.1", "127.0.0.1"])?;
@@ -101,10 +145,11 @@ impl Control {
             &ns,
             vec![
                 program("kube-apiserver"),
-                "--etcd-servers=http://127.0.0.1:2379".to_owned(),
-                format!("--bind-address={ADDRESS}"),
+                format!("--etcd-servers={clients}"),
+                format!("--bind-address={}", ports.address),
+                // Where agents find it, and nowhere else.
                 format!("--advertise-address={ADDRESS}"),
-                format!("--secure-port={PORT}"),
+                format!("--secure-port={}", ports.api),
                 format!("--tls-cert-file={}", pki.certificate.display()),
                 format!("--tls-private-key-file={}", pki.key.display()),
                 format!("--service-account-key-file={}", pki.accounts_public.display()),
@@ -131,7 +176,7 @@ impl Control {
         let control = Self {
             manager: (parts.controllers || with_nodes).then(|| manager(&ns, &bin, &admin, &pki, with_nodes)),
             scheduler: with_nodes.then(|| scheduler(&ns, &bin, &admin)),
-            _proxy: Server::new(
+            _proxy: Some(Server::new(
                 "kubectl proxy",
                 &ns,
                 vec![
@@ -141,31 +186,60 @@ impl Control {
                     format!("--unix-socket={}", socket.display()),
                 ],
                 Probe::None,
-            ),
-            etcd,
-            api,
+            )),
+            etcd: Some(etcd),
+            api: Some(api),
+            way: None,
             ns,
             dir: dir.to_owned(),
             bin,
-            pki,
+            ca: pki.ca,
             token,
             kubelets,
         };
-        control.kubeconfig("admin.kubeconfig", PORT, &json!({ "token": control.token }))?;
-        control.kubeconfig("proxy.kubeconfig", PORT, &json!({ "token": proxy }))?;
-        control._proxy.spawn()?;
+        let server = format!("{}:{}", ports.address, ports.api);
+        write(&control.admin(), &control.ca, &server, &json!({ "token": control.token }))?;
+        write(&control.proxy_user(), &control.ca, &server, &json!({ "token": proxy }))?;
+        control._proxy.iter().try_for_each(Server::spawn)?;
         Ok(control)
     }
 
     /// Waits until the API server answers, and starts what needs it.
     pub(super) fn wait_ready(&self) -> Result<()> {
-        self.api.wait_ready()?;
+        if let Some(api) = &self.api {
+            api.wait_ready()?;
+        }
         [&self.manager, &self.scheduler].into_iter().flatten().try_for_each(Server::spawn)
     }
 
     /// Requests by the administrator.
     pub(super) fn requests(&self) -> Api {
-        Api::new(&self.dir.join("api.sock"))
+        self.way.as_ref().map_or_else(|| Api::new(&self.socket()), Way::requests)
+    }
+
+    /// The certificate that clients trust.
+    pub(super) fn authority(&self) -> Result<String> {
+        fs::read_to_string(&self.ca).with_context(|| format!("reading {}", self.ca.display()))
+    }
+
+    /// Where requests by the administrator are taken.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.dir.join("api.sock")
+    }
+
+    /// Runs `kubectl` as administrator. Returns stdout.
+    pub(super) fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(self.bin.join("kubectl"));
+        command.arg("--kubeconfig").arg(self.admin()).args(arguments);
+        // A cache of its own: what it has learnt of another cluster is of no use here.
+        command.env("KUBECACHEDIR", self.dir.join("kubectl"));
+        Ok(self.ns.spawn(command)?.finish(KUBECTL_DEADLINE)?.ok()?.stdout)
+    }
+
+    /// Applies a directory with a `kustomization.yaml`, as a user does.
+    pub(super) fn deploy(&self, directory: &Path) -> Result<()> {
+        let directory = directory.to_str().context("a path that is not UTF-8")?;
+        self.kubectl(&["apply", "-k", directory]).map(|_| ())
     }
 
     pub(super) fn audit_log(&self) -> PathBuf {
@@ -193,7 +267,7 @@ impl Control {
         let port = said.trim_start_matches("port ");
         secret::directory(dir)?;
         let (ca, path) = (dir.join("ca.crt"), dir.join("kubeconfig"));
-        fs::copy(&self.pki.ca, &ca).with_context(|| format!("writing {}", ca.display()))?;
+        fs::copy(&self.ca, &ca).with_context(|| format!("writing {}", ca.display()))?;
         write(&path, &ca, &format!("127.0.0.1:{port}"), &json!({ "token": self.token }))?;
         if let Some(person) = person {
             secret::give(dir, person)?;
@@ -209,7 +283,7 @@ impl Control {
     /// Writes a kubeconfig for a user with these credentials, who finds the API server at `port`.
     pub(super) fn kubeconfig(&self, name: &str, port: u16, user: &serde_json::Value) -> Result<PathBuf> {
         let path = self.dir.join(name);
-        write(&path, &self.pki.ca, &format!("{ADDRESS}:{port}"), user)?;
+        write(&path, &self.ca, &format!("{ADDRESS}:{port}"), user)?;
         Ok(path)
     }
 }

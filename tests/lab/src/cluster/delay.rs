@@ -40,27 +40,33 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    /// Listens at `listen` in `ns` and passes everything on to `server`, at first without delay.
+    /// Listens at `listen` in `ns` and passes everything on to `server` there, at first without delay.
     pub(super) fn start(ns: &NetNs, listen: SocketAddr, server: SocketAddr) -> Result<Self> {
+        ns.run(|| Self::serve(ns, bind(listen)?, server))
+    }
+
+    /// Likewise, to a `server` that this process's own namespace reaches.
+    pub(super) fn out_of(ns: &NetNs, listen: SocketAddr, server: SocketAddr) -> Result<Self> {
+        Self::serve(ns, ns.run(|| bind(listen))?, server)
+    }
+
+    /// Threads stay in the namespace of the one that starts them.
+    fn serve(ns: &NetNs, listener: TcpListener, server: SocketAddr) -> Result<Self> {
         let delays = Arc::new(Delays::default());
         let run = Arc::new(AtomicBool::new(true));
         let (running, current) = (Arc::clone(&run), Arc::clone(&delays));
-        ns.run(|| {
-            let listener = TcpListener::bind(listen).with_context(|| format!("listening at {listen}"))?;
-            // Stays in this namespace.
-            thread::spawn(move || {
-                while let Ok((client, _)) = listener.accept() {
-                    if !running.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    let delays = Arc::clone(&current);
-                    // A server that does not listen is one that hangs up.
-                    thread::spawn(move || relay(client, server, &delays).ok());
+        let address = listener.local_addr()?;
+        thread::spawn(move || {
+            while let Ok((client, _)) = listener.accept() {
+                if !running.load(Ordering::Relaxed) {
+                    return;
                 }
-            });
-            Ok(())
-        })?;
-        Ok(Self { delays, run, address: listen, ns: ns.clone() })
+                let delays = Arc::clone(&current);
+                // A server that does not listen is one that hangs up.
+                thread::spawn(move || relay(client, server, &delays).ok());
+            }
+        });
+        Ok(Self { delays, run, address, ns: ns.clone() })
     }
 
     /// From now on, what the node sends takes this long, and what it is sent that long.
@@ -77,6 +83,10 @@ impl Drop for Relay {
         // Wakes the listener; connections end with those who made them.
         self.ns.run(|| Ok(TcpStream::connect_timeout(&self.address, Duration::from_secs(1))?)).ok();
     }
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).with_context(|| format!("listening at {address}"))
 }
 
 fn relay(client: TcpStream, server: SocketAddr, delays: &Arc<Delays>) -> Result<()> {
