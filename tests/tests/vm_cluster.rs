@@ -17,15 +17,16 @@ use responder_tests::{
 };
 use serde_json::{Value, json};
 
-const LEASE: Duration = Duration::from_secs(3);
+/// Long enough for an emulated processor, on which a request may take half a second.
+const LEASE: Duration = Duration::from_secs(6);
 /// What the agent does not use of its lease.
-const MARGIN: Duration = Duration::from_millis(150);
+const MARGIN: Duration = Duration::from_millis(300);
 const SOON: Duration = Duration::from_secs(20);
 /// From the agent's hearing of something to the last answer's arrival, on an emulated processor.
 const SLACK: Duration = Duration::from_millis(500);
 
 fn fleet(elsewhere: Elsewhere) -> Fleet {
-    Fleet::start(Cluster::builder().nodes(2).elsewhere(elsewhere), &vips(2), &["--lease-duration", "3s"])
+    Fleet::start(Cluster::builder().nodes(2).elsewhere(elsewhere), &vips(2), &["--lease-duration", "6s"])
         .unwrap()
 }
 

@@ -1,11 +1,12 @@
 //! `cargo xtask vm-test`: the same tests on several kernels, each in a virtual machine.
 //!
 //! * `fetch`: packages of other suites; `kernel`, `qemu`: what of them.
-//! * `suite`: which tests, and what they need; `initramfs`: packs it.
+//! * `choice`: which tests; `suite`: they and what they need; `initramfs`: packs it.
 //! * `outside`: what they reach outside of themselves.
 //! * `boot`: a machine; `fleet`: all of them; `report`: what is heard of them.
 
 mod boot;
+mod choice;
 mod fetch;
 mod fleet;
 mod initramfs;
@@ -20,7 +21,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use ebpf_build::target_dir;
 
-use self::{fleet::Fleet, kernel::SERIES, outside::Outside, qemu::Accelerator, suite::Plan};
+use self::{choice::Plan, fleet::Fleet, kernel::SERIES, outside::Outside, qemu::Accelerator};
 use crate::{
     build::{Executable, workspace},
     image, kubernetes,
@@ -110,7 +111,7 @@ pub(crate) fn short(
         update: false,
         agent: Some(agent),
         what: What::Short,
-        limit: 120,
+        limit: 240,
         programs: &programs,
         environment,
     }
@@ -202,7 +203,7 @@ impl Wanted<'_> {
 
     /// What the machines are to reach outside of themselves. Without it, tests skip themselves that need it.
     fn outside(&self, plan: &Plan) -> Result<Option<Outside>> {
-        if !plan.tests().iter().any(|test| test.starts_with(suite::OUTSIDE)) {
+        if !plan.tests().iter().any(|test| test.starts_with(choice::OUTSIDE)) {
             return Ok(None);
         }
         match step("control plane", || (self.programs)()) {
@@ -217,10 +218,8 @@ impl Wanted<'_> {
     fn plan(&self) -> Result<Plan> {
         let chosen = match self.what {
             What::Shell(command) => return Ok(Plan::Command(command.to_owned(), self.limit)),
-            What::Tests(filter) => step("test programs", || {
-                suite::choose(|name| filter.is_empty() || filter.iter().any(|part| name.contains(part)))
-            })?,
-            What::Short => step("test programs", suite::choose_short)?,
+            What::Tests(filter) => step("test programs", || choice::choose_by(filter))?,
+            What::Short => step("test programs", choice::choose_short)?,
         };
         if chosen.is_empty() {
             bail!("no test in the machines has such a name");

@@ -1,4 +1,4 @@
-//! What runs in the machines.
+//! What is in the machines.
 
 use std::{
     fmt::Write as _,
@@ -7,52 +7,14 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use ebpf_build::target_dir;
 
-use super::{initramfs::Files, kernel::Kernel, outside, report::COMMAND};
+use super::{choice::Plan, initramfs::Files, kernel::Kernel, outside};
 use crate::{
     build::{self, Executable, workspace},
     tools::{on_path, run},
 };
-
-/// Test programs that run in the machines, by the beginnings of their names.
-const PROGRAMS: [&str; 16] = [
-    "acceptance",
-    "agent_attach",
-    "agent_bursts",
-    "agent_detach",
-    "agent_environment",
-    "agent_fence",
-    "agent_groups",
-    "agent_links",
-    "agent_log",
-    "agent_takeover",
-    "coexist",
-    "egress",
-    "layout",
-    "net_",
-    "tools_kernel",
-    "vm_",
-];
-
-/// Those of these need what is outside of the machines.
-pub(super) const OUTSIDE: &str = "vm_cluster::";
-
-/// The tests that are part of `cargo xtask test`: one of each kind.
-pub(super) const SHORT: [&str; 11] = [
-    "acceptance::deadlines",
-    "acceptance::owned",
-    "agent_attach::native_by_link",
-    "agent_attach::generic_by_netlink",
-    "agent_bursts::a_linux_neighbour_follows_at_once_even_within_its_locktime",
-    "agent_environment::check_says_what_works_and_what_not",
-    "agent_fence::a_stopped_agent_falls_silent_and_returns",
-    "agent_log::there_is_no_line_for_a_packet",
-    "agent_takeover::killed_and_followed_by_link",
-    "egress::claims_leave_only_while_the_vip_is_owned",
-    "vm_nic::virtio_native_by_link",
-];
 
 /// Modules that a machine loads.
 const MODULES: [&str; 33] = [
@@ -169,15 +131,9 @@ const TOOLS: [&str; 67] = [
     "xdp-loader",
 ];
 
-/// A test program and those of its tests that are wanted.
-#[derive(Debug)]
-pub(super) struct Chosen {
-    name: String,
-    path: PathBuf,
-    package: PathBuf,
-    /// Empty: all.
-    only: Vec<String>,
-    tests: Vec<String>,
+/// The machines' first process and the lab's program.
+fn ours() -> Result<Vec<Executable>> {
+    build::executables(&["build", "--package", "responder-vm", "--package", "responder-lab", "--bins"])
 }
 
 /// Builds the lab's program, for outside of the machines, and returns where it is.
@@ -186,104 +142,8 @@ pub(super) struct Chosen {
 ///
 /// It does not build.
 pub(super) fn lab() -> Result<PathBuf> {
-    let built = build::executables(&["build", "--package", "responder-lab", "--bins"])?;
-    built.into_iter().map(|program| program.path).next().context("cargo built no lab")
-}
-
-/// Builds the test programs and chooses those tests whose names (`PROGRAM::TEST`) are `wanted`.
-///
-/// # Errors
-///
-/// They do not build.
-pub(super) fn choose(wanted: impl Fn(&str) -> bool) -> Result<Vec<Chosen>> {
-    let programs = build::tests(&["--package", "responder-tests"])?;
-    let ours = |program: &&Executable| {
-        program.integration && PROGRAMS.iter().any(|begin| program.target.starts_with(begin))
-    };
-    let mut chosen = Vec::new();
-    for program in programs.iter().filter(ours) {
-        let all = tests_of(&program.path)?;
-        let tests: Vec<String> =
-            all.iter().filter(|test| wanted(&format!("{}::{test}", program.target))).cloned().collect();
-        if tests.is_empty() {
-            continue;
-        }
-        chosen.push(Chosen {
-            name: program.target.clone(),
-            path: program.path.clone(),
-            package: program.package.clone(),
-            only: if tests.len() == all.len() { Vec::new() } else { tests.clone() },
-            tests,
-        });
-    }
-    chosen.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(chosen)
-}
-
-/// Those of [`SHORT`].
-///
-/// # Errors
-///
-/// They do not build, or one of them is not there any more.
-pub(super) fn choose_short() -> Result<Vec<Chosen>> {
-    let chosen = choose(|name| SHORT.contains(&name))?;
-    let found: usize = chosen.iter().map(|program| program.tests.len()).sum();
-    ensure!(found == SHORT.len(), "{found} of {} tests are there: {}", SHORT.len(), SHORT.join(", "));
-    Ok(chosen)
-}
-
-fn tests_of(program: &Path) -> Result<Vec<String>> {
-    let output = Command::new(program).args(["--list", "--format", "terse"]).output();
-    let output = output.with_context(|| format!("cannot run {}", program.display()))?;
-    ensure!(output.status.success(), "{} does not list its tests", program.display());
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
-}
-
-/// What a machine does.
-#[derive(Debug)]
-pub(super) enum Plan {
-    /// Runs tests, each program for so many seconds at most.
-    Tests(Vec<Chosen>, u64),
-    /// Runs one command of a shell.
-    Command(String, u64),
-}
-
-impl Plan {
-    fn programs(&self) -> &[Chosen] {
-        match self {
-            Self::Tests(programs, _) => programs,
-            Self::Command(..) => &[],
-        }
-    }
-
-    /// The names of all tests in it: `PROGRAM::TEST`.
-    pub(super) fn tests(&self) -> Vec<String> {
-        let names = |program: &Chosen| {
-            program.tests.iter().map(|test| format!("{}::{test}", program.name)).collect::<Vec<_>>()
-        };
-        self.programs().iter().flat_map(names).collect()
-    }
-
-    /// As the first process of a machine reads it: name, seconds, program and arguments, with tabs between them.
-    fn text(&self) -> String {
-        match self {
-            Self::Command(command, limit) => format!("{COMMAND}\t{limit}\t/bin/sh\t-c\t{command}\n"),
-            Self::Tests(programs, limit) => programs
-                .iter()
-                .map(|program| {
-                    let only = match program.only.as_slice() {
-                        [] => String::new(),
-                        only => format!("\t--exact\t{}", only.join("\t")),
-                    };
-                    format!(
-                        "{0}\t{limit}\t/vm/tests/{0}{only}\t--test-threads=1\t--show-output\n",
-                        program.name
-                    )
-                })
-                .collect(),
-        }
-    }
+    let lab = ours()?.into_iter().find(|program| program.target == "responder-lab");
+    Ok(lab.context("cargo built no lab")?.path)
 }
 
 /// Everything in the machines; each finds what is its own by the series of its kernel.
@@ -294,8 +154,7 @@ impl Plan {
 pub(super) fn files(plan: &Plan, kernels: &[Kernel], agent: &Path, is_outside: bool) -> Result<Files> {
     let mut files = Files::new();
     let stripped = Stripped::new()?;
-    let build = ["build", "--package", "responder-vm", "--package", "responder-lab", "--bins"];
-    for program in build::executables(&build)? {
+    for program in ours()? {
         let place = match program.target.as_str() {
             "responder-init" => "init",
             "responder-lab" => "vm/responder-lab",

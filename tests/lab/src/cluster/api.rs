@@ -4,6 +4,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
 
@@ -14,6 +15,10 @@ use super::http::{Response, exchange};
 
 /// How long one request may take, unless told otherwise.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Before a request from inside of a virtual machine, each of which is a process outside: whoever waits for something by
+/// asking for it must not keep it from happening.
+const BREATH: Duration = Duration::from_millis(100);
 
 /// The API server as somebody sees it, through a `kubectl proxy` that keeps its connection: no program is started for
 /// a request, and nothing limits their rate.
@@ -66,6 +71,7 @@ impl Api {
                 exchange(stream, what, body)
             }
             At::Port(address) => {
+                thread::sleep(BREATH);
                 let stream = TcpStream::connect_timeout(address, self.timeout)
                     .with_context(|| format!("no way to the API server at {address}"))?;
                 stream.set_read_timeout(Some(self.timeout))?;
