@@ -35,9 +35,8 @@ const PROGRAMS: [&str; 16] = [
 /// Those of these need what is outside of the machines.
 pub(super) const OUTSIDE: &str = "vm_cluster::";
 
-/// The tests that are part of `cargo xtask test`: one of each kind. None that counts unanswered questions: emulated processors
-/// beside a busy one lose frames. (That a program follows another one is seen in `vm_nic`, too.)
-const SHORT: [&str; 10] = [
+/// The tests that are part of `cargo xtask test`: one of each kind.
+const SHORT: [&str; 11] = [
     "acceptance::deadlines",
     "acceptance::owned",
     "agent_attach::native_by_link",
@@ -46,6 +45,7 @@ const SHORT: [&str; 10] = [
     "agent_environment::check_says_what_works_and_what_not",
     "agent_fence::a_stopped_agent_falls_silent_and_returns",
     "agent_log::there_is_no_line_for_a_packet",
+    "agent_takeover::killed_and_followed_by_link",
     "egress::claims_leave_only_while_the_vip_is_owned",
     "vm_nic::virtio_native_by_link",
 ];
