@@ -126,33 +126,6 @@ fn on_a_nic_that_leaves_tags_in_frames() {
     assert!(states.values().all(|state| state == "answering"), "{states:?}");
 }
 
-/// The same through a bond of such NICs.
-#[test]
-fn on_a_bond_of_nics_that_leave_tags_in_frames() {
-    let test = "on_a_bond_of_nics_that_leave_tags_in_frames";
-    if !root_or_skip(test) || !tools_or_skip(test, &["ping"]) {
-        return;
-    }
-    let lab = Lab::builder().hosts(&["a"]).build().unwrap();
-    if !kind_or_skip(test, &lab, "vlan") || !kind_or_skip(test, &lab, "bond") {
-        return;
-    }
-    let (a, c) = (lab.node("a"), lab.node("c"));
-    let Some(_cable) = Cable::plug_or_skip(test, [(a, PLAIN[0]), (c, PLAIN[1])]) else {
-        return;
-    };
-    let bond = "link add bond0 type bond miimon 50 mode active-backup\n\
-                link set nic0 down\nlink set nic0 master bond0\nlink set bond0 up";
-    a.ns().ip(bond).unwrap();
-    vlans(a, c, ("bond0", "nic0"));
-    let agent = Agent::start(a, &file("bond0"), &PATIENT).unwrap();
-    wait_link(agent.commands(), "v100", |link| ports(link) == ["nic0 vlan 100 native answers"]);
-    wait_link(agent.commands(), "bond0", |link| ports(link) == ["nic0 native answers"]);
-    asked_in_every_way(c, "nic0", PLAIN[0].parse().unwrap(), true);
-    a.add_to_lo(&in_vlan()).unwrap();
-    assert_delivered(c, in_vlan()[0]);
-}
-
 /// The burst goes out on the VLAN, once.
 #[test]
 fn the_burst_is_on_the_vlan_alone() {
