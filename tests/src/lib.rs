@@ -14,6 +14,7 @@
 //! * [`run`]: the programs in the kernel under `BPF_PROG_TEST_RUN`.
 //! * [`scenario`]: what is done to the agents of a cluster and must be true then, one after the other.
 //! * [`skip`]: tests that cannot run here say so.
+//! * [`usage`]: what processes use.
 
 pub mod build;
 pub mod campaign;
@@ -28,3 +29,4 @@ pub mod mutate;
 pub mod run;
 pub mod scenario;
 pub mod skip;
+pub mod usage;
