@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
+use nix::net::if_::if_indextoname;
 use responder_common::layout::SLOTS;
 
 use super::Agent;
@@ -42,6 +43,11 @@ impl From<AttachError> for Failure {
     }
 }
 
+/// Whether the kernel knows the device still. Of one that is deleted it first tells that it has no program any more.
+fn is_there(index: u32) -> bool {
+    if_indextoname(index).is_ok()
+}
+
 /// Another program is on every interface that should announce.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.iter().map(|(link, foreign)| format!("{link}: {foreign} is attached, and not ours: left \
@@ -67,6 +73,7 @@ impl Agent {
         // First what the host itself sends, so that no answer of the other program is contradicted.
         for index in self.plan.interfaces.keys().copied().collect::<Vec<_>>() {
             self.attach_egress(index);
+            self.beat_if_due(); // with many links, or slow NICs, it takes longer than the deadline allows
         }
         let mut order: Vec<_> = devices.keys().copied().collect();
         // The kernel refuses a program below one that is there.
@@ -74,6 +81,7 @@ impl Agent {
         for index in order {
             if let Some(device) = devices.get(&index) {
                 self.attach_port(index, device);
+                self.beat_if_due();
             }
         }
     }
@@ -153,7 +161,9 @@ impl Agent {
     }
 
     fn attach_port(&mut self, index: u32, device: &Device) {
-        match (self.ports.get(&index), &device.obstacle) {
+        let state = self.ports.get(&index);
+        let told = state.and_then(|state| state.as_ref().err()).map(|failure| failure.reason.clone());
+        match (state, &device.obstacle) {
             (Some(Ok(_)), None) => return,
             (Some(Ok(_)), Some(_)) => self.detach_port(index),
             (Some(Err(_)) | None, _) => {}
@@ -198,8 +208,7 @@ impl Agent {
             }
             Err(failure) => {
                 // Tried again at every inspection; said once.
-                let known = self.ports.get(&index).is_some_and(|b| b.as_ref().err() == Some(failure));
-                if !known {
+                if told.as_ref() != Some(&failure.reason) && is_there(index) {
                     self.tell(Happening::NotAttached { link: name, reason: failure.reason.clone() });
                 }
             }
@@ -229,11 +238,11 @@ impl Agent {
                 lost.push(*index);
             }
         }
-        for index in lost {
-            tracing::warn!(link = %self.device_name(index), "the program was detached by somebody else");
-            self.ports.remove(&index);
-        }
+        self.ports.retain(|index, _| !lost.contains(index));
         self.replan();
+        for index in lost.into_iter().filter(|index| is_there(*index)) {
+            tracing::warn!(link = %self.device_name(index), "the program was detached by somebody else");
+        }
         Ok(())
     }
 
