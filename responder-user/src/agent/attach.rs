@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
-use nix::net::if_::if_indextoname;
 use responder_common::layout::SLOTS;
 
 use super::Agent;
@@ -41,11 +40,6 @@ impl From<AttachError> for Failure {
         };
         Self { reason, tried, foreign }
     }
-}
-
-/// Whether the kernel knows the device still. Of one that is deleted it first tells that it has no program any more.
-fn is_there(index: u32) -> bool {
-    if_indextoname(index).is_ok()
 }
 
 /// Another program is on every interface that should announce.
@@ -208,7 +202,7 @@ impl Agent {
             }
             Err(failure) => {
                 // Tried again at every inspection; said once.
-                if told.as_ref() != Some(&failure.reason) && is_there(index) {
+                if told.as_ref() != Some(&failure.reason) {
                     self.tell(Happening::NotAttached { link: name, reason: failure.reason.clone() });
                 }
             }
@@ -238,11 +232,11 @@ impl Agent {
                 lost.push(*index);
             }
         }
-        self.ports.retain(|index, _| !lost.contains(index));
-        self.replan();
-        for index in lost.into_iter().filter(|index| is_there(*index)) {
+        for index in lost {
             tracing::warn!(link = %self.device_name(index), "the program was detached by somebody else");
+            self.ports.remove(&index);
         }
+        self.replan();
         Ok(())
     }
 
