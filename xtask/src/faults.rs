@@ -41,20 +41,6 @@ pub(crate) struct Arguments {
     yes: bool,
 }
 
-/// Measure how long VIPs are silent when a node crashes, and when they are moved
-///
-/// Seen by a client that asks every 5 ms, with leases of 500 ms, of 1 s and of 3 s, in a cluster of namespaces with a
-/// real API server and etcd. Needs root, and goes through sudo for it.
-#[derive(clap::Args)]
-pub(crate) struct Failover {
-    /// Crashes for each duration
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-    /// Install what is missing without asking (as when the environment variable CI is set)
-    #[arg(long)]
-    yes: bool,
-}
-
 /// Runs `cargo xtask faults`.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -65,14 +51,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     for kind in &arguments.only {
         command.args(["--only", kind]);
     }
-    finish(command)
+    Ok(if succeeds(command)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Runs `cargo xtask bench failover`.
-pub(crate) fn failover(arguments: &Failover) -> Result<ExitCode> {
-    let mut command = program("failover", &["--release"], Consent::new(arguments.yes))?;
-    command.args(["--rounds", &arguments.rounds.to_string()]);
-    finish(command)
+/// Runs `cargo xtask bench failover`, with so many crashes for each lease duration: whether it succeeds.
+///
+/// # Errors
+///
+/// Something cannot be built or started.
+pub(crate) fn failover(rounds: u32, consent: Consent) -> Result<bool> {
+    let mut command = program("failover", &["--release"], consent)?;
+    command.args(["--rounds", &rounds.to_string()]);
+    succeeds(command)
 }
 
 /// A program of the tests, as root, with what clusters need.
@@ -96,7 +86,7 @@ fn program(name: &str, agent: &[&str], consent: Consent) -> Result<Command> {
     root::command(&built.with_context(|| format!("cargo built no {name}"))?.path, &environment)
 }
 
-fn finish(mut command: Command) -> Result<ExitCode> {
+fn succeeds(mut command: Command) -> Result<bool> {
     let status = command.status().with_context(|| format!("cannot run {:?}", command.get_program()))?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(status.success())
 }
