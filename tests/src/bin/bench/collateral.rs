@@ -10,7 +10,7 @@ mod traffic;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -30,14 +30,19 @@ use serde_json::json;
 
 use crate::{
     answer::set_question,
-    live::{attach, load, send},
+    live::{self, attach, load, send},
+    machine,
     report::{Report, Target},
     stats::Stats,
 };
 
 /// Frames a second in a flood, and how many come at once.
-const RATE: u64 = 1_000_000;
-const AT_ONCE: u64 = 1_000;
+const RATE: u32 = 1_000_000;
+const AT_ONCE: u32 = 1_000;
+/// Threads that send them in turns.
+const GENERATORS: u32 = 8;
+/// What is so late is left out.
+const LATE: Duration = Duration::from_millis(20);
 /// How long each kind of traffic is measured at a time.
 const TURN: Duration = Duration::from_millis(200);
 
@@ -146,6 +151,7 @@ impl Bench {
         })?;
         let near = client.run(|| {
             let mut near = load("bench.o", &["send_arp", "no_arp"])?;
+            live::keep_at_hand(&client, &mut near, &["send_arp"])?;
             // Takes what the host's program sends, and keeps answers out of the client's way.
             for pair in 0..4 {
                 attach(&mut near, "no_arp", &format!("bench{pair}"), XdpMode::Driver)?;
@@ -204,17 +210,31 @@ impl Bench {
     }
 }
 
-/// Sends the flood at its rate until it is told to stop. What could not be sent in time is not made up for.
+/// Sends the flood at its rate, before all else, as frames from a wire come, until it is told to stop. What could not be
+/// sent in time is not made up for.
+///
+/// In turns of several threads, as a call may wait in the kernel when it has sent.
 fn generate(near: &Ebpf, frame: &[u8], ifindex: u32, stop: &AtomicBool, sent: &AtomicU64) -> Result<()> {
-    let every = Duration::from_secs(1) * u32::try_from(AT_ONCE)? / u32::try_from(RATE)?;
-    let mut next = Instant::now();
-    while !stop.load(Ordering::Relaxed) {
-        send(near, "send_arp", frame, ifindex, u32::try_from(AT_ONCE)?)?;
-        sent.fetch_add(AT_ONCE, Ordering::Relaxed);
-        next = (next + every).max(Instant::now().checked_sub(every * 20).unwrap_or(next));
-        thread::sleep(next.saturating_duration_since(Instant::now()));
-    }
-    Ok(())
+    let every = Duration::from_secs(1) * AT_ONCE / RATE;
+    let (start, turns) = (Instant::now(), AtomicU32::new(0));
+    let take_turns = || -> Result<()> {
+        machine::before_others()?;
+        while !stop.load(Ordering::Relaxed) {
+            let due = start + every * turns.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            if due.elapsed() < LATE {
+                send(near, "send_arp", frame, ifindex, AT_ONCE)?;
+                sent.fetch_add(u64::from(AT_ONCE), Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..GENERATORS).map(|_| scope.spawn(take_turns)).collect();
+        let ends =
+            threads.into_iter().map(|thread| thread.join().ok().context("a generator has panicked")?);
+        ends.collect()
+    })
 }
 
 /// Measures everything.

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use responder_lab::Lab;
 use responder_tests::frames;
 use serde_json::json;
@@ -22,7 +22,7 @@ use serde_json::json;
 use crate::{
     answer::set_question,
     flood::ends::{By, ENDS, End, Pair, Programs, pair},
-    live::{counted, send},
+    live::{counted, keep_at_hand, send},
     machine::cpu_time,
     report::{Report, Target},
     stats::Stats,
@@ -66,8 +66,15 @@ struct Flooded {
 }
 
 /// Sends a flood into one pair.
-fn flood(programs: &Programs, pair: &Pair, clock: Clock, program: &str, frame: &[u8]) -> Result<Flooded> {
-    let (frames, portion) = pair.end.portions().unwrap_or((FLOOD, FLOOD));
+fn flood(
+    programs: &Programs,
+    pair: &Pair,
+    portions: Option<(u32, u32)>,
+    question: &Question,
+) -> Result<Flooded> {
+    let &Question { clock, ref frame, .. } = question;
+    let (frames, portion) = portions.unwrap_or((FLOOD, FLOOD));
+    let program = if pair.end.generic { question.handed } else { question.through };
     let before = counted(&programs.near)?;
     let (mut sent, mut idle) = (0, Duration::ZERO);
     let start = clock.now(pair)?;
@@ -77,7 +84,7 @@ fn flood(programs: &Programs, pair: &Pair, clock: Clock, program: &str, frame: &
         // Waiting is not work.
         let waiting = cpu_time()?;
         if pair.end.by != By::Nobody {
-            settle(programs, before + u64::from(sent), pair.end.portions().is_some())?;
+            settle(programs, before + u64::from(sent), portions.is_some())?;
         }
         idle += cpu_time()?.saturating_sub(waiting);
     }
@@ -111,45 +118,67 @@ struct Row {
     end: End,
     ns: Vec<f64>,
     net: Vec<f64>,
-    part: f64,
+    parts: Vec<f64>,
 }
 
-/// Measures one question at all ends, taking turns.
+impl Row {
+    fn new(question: &'static str, end: End) -> Self {
+        Self { question, end, ns: vec![], net: vec![], parts: vec![] }
+    }
+
+    fn add(&mut self, one: &Flooded, alone: &Flooded) {
+        let share = if self.end.by == By::Nobody { 1.0 } else { one.part.max(0.01) };
+        self.ns.push(one.ns / share);
+        self.net.push((one.ns - alone.ns) / share);
+        self.parts.push(one.part);
+    }
+
+    fn answered(&self) -> f64 {
+        Stats::of(self.parts.clone()).median
+    }
+}
+
+/// What is asked, and the programs that send it and hand it over.
+struct Question {
+    name: &'static str,
+    frame: Vec<u8>,
+    through: &'static str,
+    handed: &'static str,
+    clock: Clock,
+}
+
+impl Question {
+    fn new(v6: bool) -> Self {
+        let (name, id) = if v6 { ("NS", "N01") } else { ("ARP", "A01") };
+        let (through, handed) = if v6 { ("send_ns", "hand_ns") } else { ("send_arp", "hand_arp") };
+        Self { name, frame: frames::get(id).frame, through, handed, clock: Clock::choose() }
+    }
+}
+
+/// Measures one question at all ends, taking turns, each after its control with as many frames at once.
 fn measure(pairs: &[Pair], programs: &mut Programs, v6: bool, rounds: u32) -> Result<Vec<Row>> {
-    let (question, id) = if v6 { ("NS", "N01") } else { ("ARP", "A01") };
-    let (through, handed) = if v6 { ("send_ns", "hand_ns") } else { ("send_arp", "hand_arp") };
-    let frame = frames::get(id).frame;
-    set_question(&mut programs.near, &frame)?;
-    let clock = Clock::choose();
-    let pairs: Vec<&Pair> = pairs.iter().filter(|pair| pair.end.answers(v6)).collect();
-    let mut all: Vec<Vec<Flooded>> = pairs.iter().map(|_pair| vec![]).collect();
+    let question = Question::new(v6);
+    set_question(&mut programs.near, &question.frame)?;
+    let mut rows = vec![];
+    for pair in pairs.iter().filter(|pair| pair.end.answers(v6)) {
+        let control = pairs.iter().find(|other| other.end == pair.end.control()).context("no control")?;
+        rows.push((pair, control, Row::new(question.name, pair.end)));
+    }
     // The first round warms up.
     for round in 0..=rounds {
-        for (pair, flooded) in pairs.iter().zip(&mut all) {
-            let program = if pair.end.generic { handed } else { through };
-            let one = flood(programs, pair, clock, program, &frame)?;
+        for (pair, control, row) in &mut rows {
+            let portions = pair.end.portions();
+            let alone = flood(programs, control, portions, &question)?;
+            let one = flood(programs, pair, portions, &question)?;
             if round > 0 {
-                flooded.push(one);
+                row.add(&one, &alone);
             }
         }
     }
-    let control = |end: End| pairs.iter().position(|pair| pair.end == end.control()).unwrap_or_default();
-    let mut rows = vec![];
-    for (pair, flooded) in pairs.iter().zip(&all) {
-        let end = pair.end;
-        let part = Stats::of(flooded.iter().map(|one| one.part).collect()).median;
-        let answering = end.by != By::Nobody;
-        ensure!(
-            !answering || part > 0.5,
-            "{} has answered {:.1} % of the {question}",
-            end.name,
-            part * 100.0
-        );
-        let share = |one: &Flooded| if answering { one.part.max(0.01) } else { 1.0 };
-        let ns = flooded.iter().map(|one| one.ns / share(one)).collect();
-        let alone = &all[control(end)];
-        let net = flooded.iter().zip(alone).map(|(one, alone)| (one.ns - alone.ns) / share(one)).collect();
-        rows.push(Row { question, end, ns, net, part });
+    let rows: Vec<_> = rows.into_iter().map(|(_, _, row)| row).collect();
+    for row in rows.iter().filter(|row| row.end.by != By::Nobody) {
+        let part = row.answered() * 100.0;
+        ensure!(part > 50.0, "{} has answered {part:.1} % of the {}", row.end.name, row.question);
     }
     Ok(rows)
 }
@@ -167,6 +196,7 @@ pub(crate) fn report(rounds: u32) -> Result<Report> {
     let mut report = Report::new("flood", "Answers on one CPU, over a veth pair");
     let rows = ns.run(|| {
         let mut programs = Programs::load()?;
+        keep_at_hand(&ns, &mut programs.near, &["send_arp", "send_ns", "hand_arp", "hand_ns"])?;
         let mut pairs = vec![];
         for (i, end) in ENDS.into_iter().enumerate() {
             match end.tool().filter(|tool| !is_there(tool)) {
@@ -190,7 +220,7 @@ fn is_there(tool: &str) -> bool {
 fn show(rows: &[Row], report: &mut Report) {
     let mut table = vec![];
     for row in rows {
-        let Row { question, end, ns, net, part } = row;
+        let Row { question, end, ns, net, .. } = row;
         let rate = Stats::of(ns.iter().map(|ns| 1e9 / ns).collect());
         let net_ns = Stats::of(net.clone());
         let ours = rows.iter().find(|other| {
@@ -198,6 +228,7 @@ fn show(rows: &[Row], report: &mut Report) {
             by && other.question == *question
         });
         let ratio = ours.map(|ours| Stats::ratio(net, &ours.net));
+        let part = row.answered();
         let answered = part * 100.0;
         let times = match ratio {
             Some(ratio) if end.by != By::Nobody => format!("{:>6.2} x the responder", ratio.median),

@@ -6,6 +6,7 @@ use aya::{
     maps::PerCpuArray,
     programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode},
 };
+use responder_lab::NetNs;
 use responder_tests::run::object;
 
 /// Frames that the generator makes at a time; a veth's ring has 256 places.
@@ -29,6 +30,17 @@ pub(crate) fn attach(ebpf: &mut Ebpf, program: &str, interface: &str, mode: XdpM
         xdp.load()?;
     }
     xdp.attach(interface, mode).with_context(|| format!("cannot attach {program} to {interface}"))?;
+    Ok(())
+}
+
+/// Attaches programs to a spare pair, so that the kernel has them in its dispatcher of XDP programs. Otherwise it
+/// rewrites that, at milliseconds, for each call of [`send`].
+pub(crate) fn keep_at_hand(ns: &NetNs, ebpf: &mut Ebpf, programs: &[&str]) -> Result<()> {
+    for program in programs {
+        let name = format!("x-{program}").replace('_', "-");
+        ns.ip(&format!("link add {name} type veth peer name {name}-p"))?;
+        attach(ebpf, program, &name, XdpMode::Driver)?;
+    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -67,23 +68,27 @@ fn is_silence(error: &std::io::Error) -> bool {
 /// Frames of 64 bytes a second that arrive at a server.
 pub(crate) fn packets(host: &NetNs, client: &NetNs, server: Ipv4Addr, turn: Duration) -> Result<f64> {
     let (receiver, sender) = datagrams(host, client, server)?;
-    let start = Instant::now();
+    let (start, done) = (Instant::now(), AtomicBool::new(false));
     thread::scope(|scope| {
-        let reader = scope.spawn(move || -> Result<(u32, Duration)> {
+        let reader = scope.spawn(|| -> Result<(u32, Duration)> {
             let (mut count, mut last) = (0_u32, start);
             loop {
                 match receiver.recv(&mut [0; 64]) {
                     Ok(_) => (count, last) = (count + 1, Instant::now()),
-                    Err(error) if is_silence(&error) => return Ok((count, last - start)),
+                    Err(error) if is_silence(&error) && done.load(Ordering::Relaxed) => {
+                        return Ok((count, last - start));
+                    }
+                    Err(error) if is_silence(&error) => {}
                     Err(error) => return Err(error.into()),
                 }
             }
         });
-        while start.elapsed() < turn {
-            for _ in 0..64 {
-                sender.send(&SMALL)?;
-            }
+        let mut sent = Ok(0);
+        while start.elapsed() < turn && sent.is_ok() {
+            sent = (0..64).try_fold(0, |_, _| sender.send(&SMALL));
         }
+        done.store(true, Ordering::Relaxed);
+        sent.context("small packets to the host")?;
         let (count, took) = reader.join().map_err(|_panic| anyhow!("the reader has panicked"))??;
         Ok(f64::from(count) / took.max(turn).as_secs_f64())
     })
@@ -97,29 +102,33 @@ pub(crate) fn round_trips(
     turn: Duration,
 ) -> Result<Vec<f64>> {
     let (echo, sender) = datagrams(host, client, server)?;
-    let start = Instant::now();
+    let (start, done) = (Instant::now(), AtomicBool::new(false));
     thread::scope(|scope| {
-        let reader = scope.spawn(move || -> Result<()> {
+        let reader = scope.spawn(|| -> Result<()> {
             let mut buffer = [0; 64];
             loop {
                 match echo.recv_from(&mut buffer) {
                     Ok((length, from)) => {
                         echo.send_to(&buffer[..length], from)?;
                     }
-                    Err(error) if is_silence(&error) => return Ok(()),
+                    Err(error) if is_silence(&error) && done.load(Ordering::Relaxed) => return Ok(()),
+                    Err(error) if is_silence(&error) => {}
                     Err(error) => return Err(error.into()),
                 }
             }
         });
-        let mut trips = vec![];
-        while start.elapsed() < turn {
+        let (mut trips, mut failed) = (vec![], None);
+        while start.elapsed() < turn && failed.is_none() {
             let asked = Instant::now();
-            sender.send(&SMALL)?;
-            match sender.recv(&mut [0; 64]) {
+            match sender.send(&SMALL).and_then(|_| sender.recv(&mut [0; 64])) {
                 Ok(_) => trips.push(asked.elapsed().as_secs_f64() * 1e6),
                 Err(error) if is_silence(&error) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => failed = Some(error),
             }
+        }
+        done.store(true, Ordering::Relaxed);
+        if let Some(error) = failed {
+            return Err(error).context("round trips to the host");
         }
         reader.join().map_err(|_panic| anyhow!("the echo has panicked"))??;
         Ok(trips)
