@@ -135,7 +135,7 @@ impl VipKey4 {
     #[must_use]
     #[inline(always)]
     pub const fn new(addr: Ip4, ifindex: u32, vlan: u32) -> Self {
-        Self { addr: addr.octets(), ifindex, vlan }
+        Self { addr: addr.raw().to_ne_bytes(), ifindex, vlan }
     }
 
     /// The address.

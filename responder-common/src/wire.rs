@@ -127,11 +127,21 @@ impl Ip4 {
         [a[0], a[1], b[0], b[1]]
     }
 
+    /// The four bytes as one number, as they lie in memory. A key is made of it: the kernel hashes keys in words, and
+    /// would wait for four bytes that were stored one by one.
+    #[must_use]
+    #[inline(always)]
+    pub const fn raw(self) -> u32 {
+        let [a, b] = self.0;
+        let (a, b) = (a as u32, b as u32);
+        if cfg!(target_endian = "little") { (b << 16) | a } else { (a << 16) | b }
+    }
+
     /// The address as a host-order number.
     #[must_use]
     #[inline(always)]
     pub const fn to_bits(self) -> u32 {
-        u32::from_be_bytes(self.octets())
+        u32::from_be(self.raw())
     }
 }
 

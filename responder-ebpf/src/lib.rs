@@ -9,7 +9,7 @@
 #![feature(asm_experimental_arch)] // one instruction in maps.rs; build-std needs unstable features anyhow
 #![expect(unsafe_code, reason = "kernel pointers; all in packet.rs and maps.rs")]
 
-mod maps;
+pub mod maps;
 mod packet;
 
 use aya_ebpf::{
@@ -17,7 +17,8 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use responder_common::{
-    datapath, egress,
+    datapath::{self, Tables},
+    egress,
     outcome::{Action, Outcome},
 };
 
@@ -30,7 +31,14 @@ use crate::{
 #[inline(always)]
 #[must_use]
 pub fn receive(ctx: &XdpContext) -> (u32, Option<Outcome>) {
-    let outcome = datapath::handle(&mut XdpFrame::new(ctx), ctx.ingress_ifindex() as u32, &Maps);
+    receive_by(ctx, &Maps)
+}
+
+/// The same by other tables.
+#[inline(always)]
+#[must_use]
+pub fn receive_by(ctx: &XdpContext, tables: &impl Tables) -> (u32, Option<Outcome>) {
+    let outcome = datapath::handle(&mut XdpFrame::new(ctx), ctx.ingress_ifindex() as u32, tables);
     let Some(outcome) = outcome else {
         return (xdp_action::XDP_PASS, None);
     };

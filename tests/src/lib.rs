@@ -11,6 +11,7 @@
 //! * [`model`]: what becomes of *any* frame in any state, written from the RFCs and docs/protocol.md over byte
 //!   slices. It shares no code with the programs.
 //! * [`mutate`]: frames like those of the list, and then not.
+//! * [`peers`]: what else answers for addresses, to compare with.
 //! * [`run`]: the programs in the kernel under `BPF_PROG_TEST_RUN`.
 //! * [`scenario`]: what is done to the agents of a cluster and must be true then, one after the other.
 //! * [`skip`]: tests that cannot run here say so.
@@ -26,6 +27,7 @@ pub mod frames;
 pub mod leases;
 pub mod model;
 pub mod mutate;
+pub mod peers;
 pub mod run;
 pub mod scenario;
 pub mod skip;

@@ -107,6 +107,11 @@ fn an_ordinary_user_is_told_what_is_needed() {
     }
     let output = run_by(a, &nobody, &[]).unwrap();
     ensure_refused(a, &output, 4, &["CAP_BPF", "CAP_NET_ADMIN", "CAP_NET_RAW", "run as root"]).unwrap();
+    // And `check` does not take what he may not do for what the kernel cannot.
+    let check = Commands::new(a).unwrap().command_by(&nobody, "check");
+    let check = a.ns().spawn(check).unwrap().finish(SOON).unwrap().stdout;
+    let memory = check.lines().find(|line| line.contains(" memory ")).unwrap();
+    assert!(memory.contains("cannot be told"), "{memory}");
 }
 
 #[test]

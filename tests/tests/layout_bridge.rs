@@ -130,7 +130,11 @@ fn a_port_is_refused_by_name_with_the_way_out() {
     }
     let lab = bridged("eth0");
     let a = lab.node("a");
-    let agent = Agent::start(a, &StaticFile::on(&["eth0"]).own(&vips()), &PATIENT).unwrap();
+    let mut agent = Agent::start(a, &StaticFile::on(&["eth0"]).own(&vips()), &PATIENT).unwrap();
+    agent
+        .process()
+        .wait_line(SOON, |line| line.contains("cannot be used") && line.contains("name br0"))
+        .unwrap();
     let status = wait_status(agent.commands(), "the refusal", |s| !s["agent"]["waiting"]["eth0"].is_null());
     assert!(status["agent"]["waiting"]["eth0"].as_str().unwrap().ends_with("name br0"), "{status:#}");
     assert_eq!(status["vips"].as_array().unwrap().len(), 0);

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -46,46 +46,6 @@ pub(crate) struct Arguments {
 /// What is compared with.
 const PEERS: [&str; 2] = ["keepalived", "ucarp"];
 
-/// Measure how long VIPs are silent when a node crashes, when its agent stands still, and when they are moved
-///
-/// Seen by a client that asks every 5 ms, with leases of 500 ms, of 1 s and of 3 s, in a cluster of namespaces with a
-/// real API server and etcd; beside it keepalived, with advertisements every 1 s, 100 ms and 10 ms, and ucarp. Also says
-/// in how many of the runs two answered at the same time. Needs root, and goes through sudo for it.
-#[derive(clap::Args)]
-pub(crate) struct Failover {
-    /// Crashes for each duration
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-    /// Install what is missing without asking (as when the environment variable CI is set)
-    #[arg(long)]
-    yes: bool,
-}
-
-/// Measure what many VIPs and many agents cost, and how long they take
-///
-/// Up to 65,536 VIPs of 2,500 Services in a cluster of three nodes: memory, processor time, requests, start, churn,
-/// failover. Up to 200 agents at one API server: its processor time, what watches are sent, renewals. With the agent as
-/// it is shipped, in namespaces, with a real API server and etcd. Writes target/bench/scale.json. Needs root, and goes
-/// through sudo for it.
-#[derive(clap::Args)]
-pub(crate) struct Scale {
-    /// Numbers of VIPs, separated by commas
-    #[arg(long, default_value = "10,1000,10000,65536")]
-    vips: String,
-    /// Numbers of agents, separated by commas
-    #[arg(long, default_value = "3,10,50,200")]
-    agents: String,
-    /// Only one part: vips or agents
-    #[arg(long)]
-    only: Option<String>,
-    /// How often a node crashes, for each number
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-    /// Install what is missing without asking (as when the environment variable CI is set)
-    #[arg(long)]
-    yes: bool,
-}
-
 /// Runs `cargo xtask faults`.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -96,30 +56,32 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     for kind in &arguments.only {
         command.args(["--only", kind]);
     }
-    finish(command)
+    Ok(if succeeds(command)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Runs `cargo xtask bench failover`.
-pub(crate) fn failover(arguments: &Failover) -> Result<ExitCode> {
-    let consent = Consent::new(arguments.yes);
+/// Runs `cargo xtask bench failover`: so many crashes for each lease duration. False if it failed.
+///
+/// # Errors
+///
+/// Something could not be built or started.
+pub(crate) fn failover(rounds: u32, consent: Consent) -> Result<bool> {
     step("what is compared with", || install(&PEERS, consent))?;
     let mut command = program("failover", Agent::Release, consent)?;
-    command.args(["--rounds", &arguments.rounds.to_string()]);
-    finish(command)
+    command.args(["--rounds", &rounds.to_string()]);
+    succeeds(command)
 }
 
-/// Runs `cargo xtask bench scale`.
-pub(crate) fn scale(arguments: &Scale) -> Result<ExitCode> {
-    let mut command = program("scale", Agent::Image, Consent::new(arguments.yes))?;
-    command.args(["--vips", &arguments.vips, "--agents", &arguments.agents]);
-    command.args(["--rounds", &arguments.rounds.to_string()]);
-    if let Some(part) = &arguments.only {
-        command.args(["--only", part]);
-    }
-    let out = target_dir(&workspace()).join("bench");
-    fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+/// Runs `cargo xtask bench scale`: so many crashes for each number, figures into `out`. False if it failed.
+///
+/// # Errors
+///
+/// Something could not be built or started.
+pub(crate) fn scale(rounds: u32, out: &Path, consent: Consent) -> Result<bool> {
+    let mut command = program("scale", Agent::Image, consent)?;
+    command.args(["--rounds", &rounds.to_string()]);
+    fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     command.arg("--json").arg(out.join("scale.json"));
-    finish(command)
+    succeeds(command)
 }
 
 /// Which build of the agent is looked at.
@@ -167,7 +129,7 @@ fn program(name: &str, agent: Agent, consent: Consent) -> Result<Command> {
     root::command(&built.with_context(|| format!("cargo built no {name}"))?.path, &environment)
 }
 
-fn finish(mut command: Command) -> Result<ExitCode> {
+fn succeeds(mut command: Command) -> Result<bool> {
     let status = command.status().with_context(|| format!("cannot run {:?}", command.get_program()))?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(status.success())
 }

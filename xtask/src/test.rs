@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result};
 use ebpf_build::{Kind, Request, Wanted, target_dir};
 
 use crate::{
+    bench,
     build::{self, Executable, cargo, workspace},
     ebpf, image, kubernetes,
     leftovers::{MARK, Snapshot},
@@ -187,8 +188,9 @@ impl Run<'_> {
             self.toolchain(kind, consent)?;
         }
         self.bpftool(&objects)?;
-        self.monitoring("alerts", || prometheus::alerts(consent));
-        self.monitoring("dashboard", || prometheus::dashboard(consent));
+        self.check("bench_floor", bench::floor);
+        self.check("alerts", || prometheus::alerts(consent));
+        self.check("dashboard", || prometheus::dashboard(consent));
         for program in programs.iter().filter(|program| is_privileged(program)) {
             self.program(program, true)?;
         }
@@ -252,8 +254,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Tests a part of deploy/monitoring.
-    fn monitoring(&mut self, name: &str, test: impl FnOnce() -> Result<Option<String>>) {
+    /// Runs a test that is a step of its own: `None`, or why it was skipped.
+    fn check(&mut self, name: &str, test: impl FnOnce() -> Result<Option<String>>) {
         if !self.wants(name) {
             return;
         }
@@ -293,13 +295,7 @@ impl Run<'_> {
         let known = [kubernetes::VARIABLE, SKIP_LOG];
         let environment = self.environment.iter().filter(|(name, _)| known.contains(name));
         command.envs(environment.map(|(name, value)| (name, value)));
-        match step(name, || tools::run(&mut command)) {
-            Ok(()) => self.total.passed(),
-            Err(error) => {
-                say(format!("{error:#}"));
-                self.total.failed(name);
-            }
-        }
+        self.check(name, || step(name, || tools::run(&mut command)).map(|()| None));
         Ok(())
     }
 

@@ -67,6 +67,7 @@ impl Agent {
         // First what the host itself sends, so that no answer of the other program is contradicted.
         for index in self.plan.interfaces.keys().copied().collect::<Vec<_>>() {
             self.attach_egress(index);
+            self.beat_if_due(); // with many links, or slow NICs, it takes longer than the deadline allows
         }
         let mut order: Vec<_> = devices.keys().copied().collect();
         // The kernel refuses a program below one that is there.
@@ -74,6 +75,7 @@ impl Agent {
         for index in order {
             if let Some(device) = devices.get(&index) {
                 self.attach_port(index, device);
+                self.beat_if_due();
             }
         }
     }
@@ -153,7 +155,9 @@ impl Agent {
     }
 
     fn attach_port(&mut self, index: u32, device: &Device) {
-        match (self.ports.get(&index), &device.obstacle) {
+        let state = self.ports.get(&index);
+        let told = state.and_then(|state| state.as_ref().err()).map(|failure| failure.reason.clone());
+        match (state, &device.obstacle) {
             (Some(Ok(_)), None) => return,
             (Some(Ok(_)), Some(_)) => self.detach_port(index),
             (Some(Err(_)) | None, _) => {}
@@ -198,8 +202,7 @@ impl Agent {
             }
             Err(failure) => {
                 // Tried again at every inspection; said once.
-                let known = self.ports.get(&index).is_some_and(|b| b.as_ref().err() == Some(failure));
-                if !known {
+                if told.as_ref() != Some(&failure.reason) {
                     self.tell(Happening::NotAttached { link: name, reason: failure.reason.clone() });
                 }
             }

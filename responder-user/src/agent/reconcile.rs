@@ -9,7 +9,7 @@ use crate::{
     datapath::chain,
     decision::{
         change::{Step, steps},
-        plan::{Plan, VipAt},
+        plan::{LEFT_OUT, Plan, VipAt},
     },
     net::{boot, ethtool, groups::GroupReport, sysctl},
 };
@@ -39,10 +39,12 @@ impl Agent {
     }
 
     fn plan_anew(&mut self) {
-        self.plan = self.make_plan();
+        let plan = self.make_plan();
+        let before = std::mem::replace(&mut self.plan, plan);
         if self.options.set_vlan_offload && self.keep_tags() {
             self.plan = self.make_plan();
         }
+        self.say_changes(&before);
         let fails = |interface| matches!(self.ports.get(&interface), Some(Err(_)));
         self.plan.silence_forwarding(|interface| !fails(interface));
     }
@@ -53,6 +55,27 @@ impl Agent {
         match &mut self.source {
             Source::File(file) => Plan::for_static(&file.config, &self.net, router),
             Source::Cluster(cluster) => cluster.plan(&self.net, &self.actual, router),
+        }
+    }
+
+    /// Names interfaces that cannot be used, and what is not as good as it could be; each once.
+    fn say_changes(&self, before: &Plan) {
+        for (name, reason) in &self.plan.waiting {
+            if before.waiting.get(name) == Some(reason) {
+                continue;
+            }
+            // A pattern may match the ports of all pods.
+            if reason.contains(LEFT_OUT) {
+                tracing::debug!(link = %name, %reason, "not used");
+            } else {
+                tracing::warn!(link = %name, %reason, "cannot be used");
+            }
+        }
+        for (index, interface) in &self.plan.interfaces {
+            let known = before.interfaces.get(index).map_or(&[][..], |interface| &interface.notes);
+            for note in interface.notes.iter().filter(|note| !known.contains(note)) {
+                tracing::info!(link = %interface.name, %note, "not as quick as it could be");
+            }
         }
     }
 

@@ -74,7 +74,7 @@ fn one(net: &NetState, link: &Link, named: bool, pins: Option<&Pins>) -> Result<
             findings.push(Finding::new(name, if named { Bad } else { Fine }, reason));
             link.master.is_some()
         }
-        None => place(net, link, &mut findings),
+        None => place(net, link, named, &mut findings),
     };
     let features_of_xdp = xdp_features(link.index).ok();
     match xdp::query(link.index)? {
@@ -109,7 +109,7 @@ fn one(net: &NetState, link: &Link, named: bool, pins: Option<&Pins>) -> Result<
 }
 
 /// Where the program runs for what is announced on `link`. Whether that is on `link` itself, too.
-fn place(net: &NetState, link: &Link, findings: &mut Vec<Finding>) -> bool {
+fn place(net: &NetState, link: &Link, named: bool, findings: &mut Vec<Finding>) -> bool {
     let name = link.name.as_str();
     let Ports { ports, obstacle, notes, .. } = net.ports(link);
     let itself = ports.iter().any(|port| port.ifindex == link.index);
@@ -118,7 +118,9 @@ fn place(net: &NetState, link: &Link, findings: &mut Vec<Finding>) -> bool {
         findings.push(Finding::new(name, Fine, format!("the program runs on {}", list.join(", "))));
     }
     findings.extend(notes.into_iter().map(|note| Finding::new(name, Limited, note)));
-    findings.extend(obstacle.map(|reason| Finding::new(name, Bad, reason)));
+    // A NIC that only carries VLANs is refused itself, and that may be as it should.
+    let wanted = named || net.default_route_links.contains(&link.index);
+    findings.extend(obstacle.map(|reason| Finding::new(name, if wanted { Bad } else { Limited }, reason)));
     itself
 }
 

@@ -199,7 +199,11 @@ pub fn memory() -> Counted {
     match made {
         Ok(()) if !was_lifted => Counted::Group,
         Ok(()) => Counted::Locked(soft),
-        Err(error) if map_errno(&error) == Some(Errno::EPERM) => Counted::Locked(soft),
+        // Who may make no maps at all is refused in the same words.
+        Err(error) if map_errno(&error) == Some(Errno::EPERM) => match make_array(0) {
+            Err(error) if soft > 0 && map_errno(&error) == Some(Errno::EPERM) => unknown(&error),
+            Ok(()) | Err(_) => Counted::Locked(soft),
+        },
         Err(error) => unknown(&error),
     }
 }

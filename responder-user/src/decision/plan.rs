@@ -23,6 +23,9 @@ use crate::{
     },
 };
 
+/// What is said of a port of another interface that a pattern matches.
+pub(crate) const LEFT_OUT: &str = "; left out of ";
+
 /// A VIP in a place. The place is an interface's own, or one of its ports.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct VipAt {
@@ -241,6 +244,9 @@ impl Plan {
             notes: found.notes,
         };
         for (place, role) in interface.places(link.index) {
+            // The device below goes on receiving where the interface is down, or has no carrier.
+            let silent = !interface.running && place.ifindex != link.index;
+            let role = if silent { Role::Backup } else { role };
             let plan = LinkPlan {
                 name: link.name.clone(),
                 interface: link.index,
@@ -309,7 +315,7 @@ pub(super) fn select(
             found = true;
             // A pattern like "*" does not mean the loopback interface, nor "eth*" what belongs to a bond.
             if !plain && let Some(reason) = net.enslaved(link) {
-                waiting.insert(link.name.clone(), format!("{reason}; left out of \"{pattern}\""));
+                waiting.insert(link.name.clone(), format!("{reason}{LEFT_OUT}\"{pattern}\""));
             } else if plain || (link.ethernet && !link.loopback) {
                 selected.insert(link.index);
             }

@@ -61,11 +61,12 @@ use crate::config::never_announced;
 pub struct Services {
     rules: Rules,
     services: BTreeMap<ServiceKey, ServiceFacts>,
+    // Maps with the keys of both, not maps of maps: those would have a node of eleven places for one or two entries each.
     /// By Service, as their label says.
-    slices: BTreeMap<ServiceKey, BTreeMap<SliceKey, SliceFacts>>,
+    slices: BTreeMap<(ServiceKey, SliceKey), SliceFacts>,
     slice_of: BTreeMap<SliceKey, ServiceKey>,
     /// The Services that want an address.
-    claimants: BTreeMap<IpAddr, BTreeMap<ServiceKey, Origin>>,
+    claimants: BTreeMap<(IpAddr, ServiceKey), Origin>,
     guards: Guards,
     demands: BTreeMap<IpAddr, Demand>,
     /// How often a demand has changed.
@@ -111,18 +112,13 @@ impl Services {
             self.set_refusal(Refused { service: key.clone(), address: text.clone() }, None);
         }
         for ip in old.addresses.keys().filter(|ip| !new.addresses.contains_key(*ip)) {
-            if let Some(claimants) = self.claimants.get_mut(ip) {
-                claimants.remove(key);
-                if claimants.is_empty() {
-                    self.claimants.remove(ip);
-                }
-            }
+            self.claimants.remove(&(*ip, key.clone()));
             self.set_refusal(Refused { service: key.clone(), address: ip.to_string() }, None);
             self.judge(*ip);
         }
         for (ip, origin) in &new.addresses {
             if old.addresses.get(ip) != Some(origin) || old.local != new.local {
-                self.claimants.entry(*ip).or_default().insert(key.clone(), *origin);
+                self.claimants.insert((*ip, key.clone()), *origin);
                 self.judge(*ip);
             }
         }
@@ -145,18 +141,13 @@ impl Services {
         };
         let mut concerned = BTreeSet::new();
         let mut old = None;
-        if let Some(service) = old_service
-            && let Some(slices) = self.slices.get_mut(&service)
-        {
-            old = slices.remove(key);
-            if slices.is_empty() {
-                self.slices.remove(&service);
-            }
+        if let Some(service) = old_service {
+            old = self.slices.remove(&(service.clone(), key.clone()));
             concerned.insert(service);
         }
         if let Some((service, facts)) = new {
             let same = concerned.contains(&service) && old.as_ref() == Some(&facts);
-            self.slices.entry(service.clone()).or_default().insert(key.clone(), facts);
+            self.slices.insert((service.clone(), key.clone()), facts);
             if same {
                 return;
             }
@@ -227,7 +218,7 @@ impl Services {
 
     fn guard(&mut self, guard: Guard, addresses: BTreeSet<IpAddr>) {
         for ip in self.guards.set(guard, addresses) {
-            if self.claimants.contains_key(&ip) {
+            if self.claimants_of(ip).next().is_some() {
                 self.judge(ip);
             }
         }
@@ -236,23 +227,35 @@ impl Services {
     /// Decides about one address.
     fn judge(&mut self, ip: IpAddr) {
         self.judged += 1;
-        let mut services = BTreeSet::new();
+        let mut services = Vec::new();
         let mut verdicts = Vec::new();
-        if let Some(claimants) = self.claimants.get(&ip) {
-            let obstacle = self.obstacle(ip);
-            for (service, origin) in claimants {
-                let reason = obstacle.clone().or_else(|| foreign(service, *origin, claimants));
-                if reason.is_none() {
-                    services.insert(service.clone());
-                }
-                verdicts.push((Refused { service: service.clone(), address: ip.to_string() }, reason));
+        let claimants: Vec<_> = self.claimants_of(ip).collect();
+        let obstacle = claimants.first().and_then(|_| self.obstacle(ip));
+        for (service, origin) in &claimants {
+            let reason = obstacle.clone().or_else(|| foreign(service, *origin, &claimants));
+            if reason.is_none() {
+                services.push((*service).clone());
             }
+            verdicts.push((Refused { service: (*service).clone(), address: ip.to_string() }, reason));
         }
         for (refused, reason) in verdicts {
             self.set_refusal(refused, reason);
         }
-        let demand = (!services.is_empty()).then(|| Demand { nodes: self.eligible(ip, &services), services });
+        let demand = (!services.is_empty())
+            .then(|| Demand { nodes: self.eligible(ip, &services), services: services.into() });
         self.set_demand(ip, demand);
+    }
+
+    /// The Services that want `ip`, by name.
+    fn claimants_of(&self, ip: IpAddr) -> impl Iterator<Item = (&ServiceKey, Origin)> {
+        let all = self.claimants.range((ip, ServiceKey::FIRST)..);
+        all.take_while(move |((of, _), _)| *of == ip).map(|((_, service), origin)| (service, *origin))
+    }
+
+    /// The EndpointSlices of a Service.
+    fn slices_of(&self, service: &ServiceKey) -> impl Iterator<Item = &SliceFacts> {
+        let all = self.slices.range((service.clone(), SliceKey::FIRST)..);
+        all.take_while(move |((of, _), _)| of == service).map(|(_, facts)| facts)
     }
 
     /// Why nobody may announce `ip`, whatever Service it is of.
@@ -266,7 +269,7 @@ impl Services {
         })
     }
 
-    fn eligible(&self, ip: IpAddr, services: &BTreeSet<ServiceKey>) -> Eligible {
+    fn eligible(&self, ip: IpAddr, services: &[ServiceKey]) -> Eligible {
         let mut ready: Option<BTreeSet<&str>> = None;
         let mut usable: Option<BTreeSet<&str>> = None;
         let narrow = |all: &mut Option<BTreeSet<_>>, by: BTreeSet<_>| {
@@ -277,7 +280,7 @@ impl Services {
         };
         for service in services.iter().filter(|s| self.services.get(s).is_some_and(|facts| facts.local)) {
             let (mut on_ready, mut on_usable) = (BTreeSet::new(), BTreeSet::new());
-            for slice in self.slices.get(service).into_iter().flat_map(BTreeMap::values) {
+            for slice in self.slices_of(service) {
                 if slice.ipv6 == ip.is_ipv6() {
                     on_ready.extend(slice.ready.iter().map(String::as_str));
                     on_usable.extend(slice.serving_while_terminating.iter().map(String::as_str));
@@ -318,11 +321,11 @@ impl Services {
 }
 
 /// Why an external IP is not its Service's: it is the load balancer address of another, elsewhere.
-fn foreign(service: &ServiceKey, origin: Origin, all: &BTreeMap<ServiceKey, Origin>) -> Option<String> {
+fn foreign(service: &ServiceKey, origin: Origin, all: &[(&ServiceKey, Origin)]) -> Option<String> {
     if origin != Origin::ExternalIp {
         return None;
     }
-    let mut owners = all.iter().filter(|(_, origin)| **origin == Origin::LoadBalancer).map(|(key, _)| key);
+    let mut owners = all.iter().filter(|(_, origin)| *origin == Origin::LoadBalancer).map(|(key, _)| *key);
     let first = owners.next()?;
     let own = first.namespace == service.namespace || owners.any(|key| key.namespace == service.namespace);
     (!own).then(|| {

@@ -43,8 +43,8 @@ pub struct Subnets {
     /// Links that are attached to even without a VIP, and that announce what no prefix covers.
     home: BTreeSet<u32>,
     any_subnet: bool,
-    /// A home link is up and has a carrier.
-    home_running: bool,
+    /// Home links that are up and have a carrier.
+    home_running: BTreeSet<u32>,
     /// Interfaces that are named but not there.
     pub(super) waiting: BTreeMap<String, String>,
 }
@@ -87,8 +87,8 @@ impl Subnets {
             .collect();
         on_link.sort_by_key(|entry| (u8::MAX - entry.net.prefix_len(), entry.net, entry.ifindex));
         on_link.dedup();
-        let home_running =
-            home.iter().filter_map(|index| net.links.get(index)).any(|l| usable(&l) && running(l));
+        let home_running = home.iter().filter_map(|index| net.links.get(index));
+        let home_running = home_running.filter(|l| usable(l) && running(l)).map(|l| l.index).collect();
         Self { on_link, home, any_subnet: choice.any_subnet, home_running, waiting }
     }
 
@@ -109,13 +109,14 @@ impl Subnets {
         }
     }
 
-    /// What this node can announce now: links that are down or have no carrier do not count.
+    /// What this node can announce now: links that are down or have no carrier do not count, nor do those on which the
+    /// program cannot run. `fails` says which those are.
     #[must_use]
-    pub fn reach(&self) -> Reach {
-        if self.any_subnet && self.home_running {
+    pub fn reach(&self, fails: impl Fn(u32) -> bool) -> Reach {
+        if self.any_subnet && self.home_running.iter().any(|index| !fails(*index)) {
             return Reach::Any;
         }
-        let running = self.on_link.iter().filter(|entry| entry.running);
+        let running = self.on_link.iter().filter(|entry| entry.running && !fails(entry.ifindex));
         Reach::Prefixes(running.map(|entry| entry.net).collect())
     }
 

@@ -21,7 +21,7 @@ pub enum Role {
     Answers,
     /// It is answered, or passed: it goes on to other stations behind a bridge, and to the program on the bridge.
     Forwards,
-    /// It is dropped: a bond's slave that is not in use.
+    /// It is dropped: a bond's slave that is not in use, or a device below an interface that is down.
     Backup,
 }
 
@@ -233,8 +233,7 @@ impl NetState {
             return None;
         }
         let on_either = |l: &&Link| {
-            l.kind.as_deref() == Some("vlan")
-                && (l.parent == Some(link.index) || l.parent == Some(device.index))
+            l.kind.as_deref() == Some("vlan") && self.stands_on(l, &[link.index, device.index], DEEPEST)
         };
         let vlans: Vec<_> = self.links.values().filter(on_either).map(|l| l.name.as_str()).collect();
         if vlans.is_empty() {
@@ -255,6 +254,15 @@ impl NetState {
             "{taker} takes VLAN tags off before a program on {device_name} sees them, and {list} is on it: a question \
              from there would be answered for {name}. {way_out}"
         ))
+    }
+
+    /// Whether one of these is below `link`, perhaps with a macvlan between.
+    fn stands_on(&self, link: &Link, indexes: &[u32], depth: u8) -> bool {
+        let Some(parent) = link.parent.filter(|_| depth > 0 && link.kind.as_deref() != Some("veth")) else {
+            return false;
+        };
+        let further = || self.links.get(&parent).is_some_and(|l| self.stands_on(l, indexes, depth - 1));
+        indexes.contains(&parent) || further()
     }
 
     /// How many devices lie below this one.
@@ -302,8 +310,8 @@ fn itself(link: &Link, generic: Option<&'static str>) -> Vec<Port> {
 fn hides_tags(device: &Link) -> bool {
     match device.kind.as_deref() {
         None => device.strips_tags,
-        // A veth's other end hands them on beside the frame; on the others, the stack has taken them off.
-        Some("veth" | "team" | "bridge" | "macvlan" | "macvtap" | "openvswitch") => true,
+        // The other end of these pairs hands them on beside the frame; on the others, the stack has taken them off.
+        Some("veth" | "netkit" | "team" | "bridge" | "macvlan" | "macvtap" | "openvswitch") => true,
         Some(_) => false,
     }
 }

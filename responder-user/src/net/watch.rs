@@ -1,5 +1,7 @@
 //! Follows the links by the events that the kernel sends.
 
+mod state;
+
 use std::{collections::BTreeSet, io, sync::Arc};
 
 use netlink_packet_route::{
@@ -15,9 +17,10 @@ use tokio::{
     sync::watch,
 };
 
+use self::state::{add_address, put_link, remove_link};
 use super::{
-    decode, ethtool,
-    link::{Detail, Link, NetState},
+    decode,
+    link::{Detail, NetState},
     netlink::{Connection, NetlinkError, messages, receive},
 };
 
@@ -353,47 +356,4 @@ impl Follower {
             .await
             .map_err(|source| NetError::List { what: "routes", source })
     }
-}
-
-/// Links are reported without addresses and offloads, so those known are kept.
-fn put_link(state: &mut NetState, mut link: Link, features_changed: bool) {
-    let known = state.links.get_mut(&link.index);
-    let strips_tags = known.as_ref().map(|known| known.strips_tags).filter(|_| !features_changed);
-    if let Some(known) = known {
-        link.addrs = std::mem::take(&mut known.addrs);
-    }
-    // Only hardware does: others hand tags on beside the frame, whatever they call it.
-    if link.kind.is_none() && link.ethernet {
-        link.strips_tags =
-            strips_tags.unwrap_or_else(|| ethtool::features(&link.name).rx_vlan_offload == Some(true));
-    }
-    // Of a new pair, the end that is reported first does not have its peer yet, and no event tells later.
-    if let Some(peer) = link.parent.and_then(|parent| state.links.get_mut(&parent))
-        && link.kind.as_deref() == Some("veth")
-    {
-        peer.parent = Some(link.index);
-    }
-    state.links.insert(link.index, link);
-}
-
-/// Nor does an event tell that the other end of a pair has left the namespace.
-fn remove_link(state: &mut NetState, index: u32) {
-    state.links.remove(&index);
-    for link in state.links.values_mut().filter(|link| link.parent == Some(index)) {
-        link.parent = None;
-    }
-}
-
-fn add_address(state: &mut NetState, body: &[u8]) {
-    let Some((index, new)) = decode::address(body) else {
-        return;
-    };
-    let Some(link) = state.links.get_mut(&index) else {
-        return;
-    };
-    match link.addrs.iter_mut().find(|have| (have.ip, have.len) == (new.ip, new.len)) {
-        Some(known) => *known = new,
-        None => link.addrs.push(new),
-    }
-    link.addrs.sort_by_key(|prefix| !prefix.primary);
 }

@@ -21,7 +21,7 @@ pub struct VipView {
     /// The address.
     pub vip: IpAddr,
     /// The Services that have it.
-    pub services: BTreeSet<ServiceKey>,
+    pub services: Box<[ServiceKey]>,
     /// Its group.
     pub group: Option<Group>,
     /// The node that answers for it; `None`: nobody.

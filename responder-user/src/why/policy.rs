@@ -1,10 +1,6 @@
 //! Which nodes may answer, as far as Services say: policy, endpoints.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
@@ -85,7 +81,7 @@ struct Endpoints {
 }
 
 impl Endpoints {
-    fn of(slices: &[EndpointSlice], services: &BTreeSet<ServiceKey>, ipv6: bool) -> Self {
+    fn of(slices: &[EndpointSlice], services: &[ServiceKey], ipv6: bool) -> Self {
         let mut found = Self::default();
         let family = if ipv6 { "IPv6" } else { "IPv4" };
         for slice in slices.iter().filter(|slice| slice.address_type == family) {

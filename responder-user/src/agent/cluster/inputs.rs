@@ -197,7 +197,10 @@ impl Agent {
     /// Services, Nodes or links have changed.
     pub(in crate::agent) fn tell_machine_of_objects(&mut self) {
         let net = Arc::clone(&self.net);
-        let unhealthy = self.attached().is_empty().then_some("cannot attach its program to any link");
+        let attached = self.attached();
+        let unhealthy = attached.is_empty().then_some("cannot attach its program to any link");
+        let failing: BTreeSet<_> =
+            self.plan.interfaces.keys().copied().filter(|i| !attached.contains(i)).collect();
         let Some(cluster) = self.cluster_mut() else {
             return;
         };
@@ -216,7 +219,7 @@ impl Agent {
         let demand: Vec<_> =
             vips.iter().map(|vip| (*vip, demands.get(vip).map(|demand| eligible(&demand.nodes)))).collect();
         let subnets = Subnets::new(&cluster.options.links, &net);
-        let local = cluster.local(subnets.reach(), unhealthy);
+        let local = cluster.local(subnets.reach(|index| failing.contains(&index)), unhealthy);
         let expected = cluster.expected();
         let first = cluster.player.as_mut().filter(|player| !player.synced).and_then(|player| {
             let listed_at = player.held_back.take()?;

@@ -181,6 +181,24 @@ fn an_address_is_known_in_all_places_of_its_interface() {
 }
 
 #[test]
+fn what_is_below_an_interface_that_is_down_is_silent() {
+    use Role::{Answers, Backup};
+    let with = |change: fn(&mut Link)| {
+        let mut net = stacked();
+        [5, 8].into_iter().for_each(|index| change(net.links.get_mut(&index).unwrap()));
+        let interfaces = patterns(&["eth0", "eth0.100", "bond0"]);
+        keys(&Plan::for_static(&StaticConfig { interfaces, ..StaticConfig::default() }, &net, |_| false))
+    };
+    let wanted = |role| {
+        let own = [(5, 0, Answers), (6, 0, Backup)];
+        [&[(2, 0, Answers), (2, 100, role)], &own[..], &[(7, 0, role), (8, 0, Answers)]].concat()
+    };
+    assert_eq!(with(|_| ()), wanted(Answers));
+    assert_eq!(with(|link| link.admin_up = false), wanted(Backup));
+    assert_eq!(with(|link| link.carrier = false), wanted(Backup));
+}
+
+#[test]
 fn ports_of_others_are_left_out_of_patterns_and_refused_by_name() {
     let plan = on(&["eth*"], "198.18.0.10");
     assert_eq!(plan.interfaces.keys().copied().collect::<Vec<_>>(), [2, 3, 5]);

@@ -22,6 +22,11 @@ pub(super) enum Guard {
     ClusterIp(ServiceKey),
 }
 
+impl Guard {
+    /// Comes before all others.
+    const FIRST: Self = Self::Node(String::new());
+}
+
 impl fmt::Display for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -41,7 +46,7 @@ impl fmt::Display for Guard {
 #[derive(Default, Debug)]
 pub(super) struct Guards {
     addresses: BTreeMap<Guard, BTreeSet<IpAddr>>,
-    by_address: BTreeMap<IpAddr, BTreeSet<Guard>>,
+    by_address: BTreeSet<(IpAddr, Guard)>,
 }
 
 impl Guards {
@@ -49,15 +54,10 @@ impl Guards {
     pub(super) fn set(&mut self, guard: Guard, new: BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
         let old = self.addresses.remove(&guard).unwrap_or_default();
         for ip in old.difference(&new) {
-            if let Some(guards) = self.by_address.get_mut(ip) {
-                guards.remove(&guard);
-                if guards.is_empty() {
-                    self.by_address.remove(ip);
-                }
-            }
+            self.by_address.remove(&(*ip, guard.clone()));
         }
         for ip in new.difference(&old) {
-            self.by_address.entry(*ip).or_default().insert(guard.clone());
+            self.by_address.insert((*ip, guard.clone()));
         }
         let changed = &old ^ &new;
         if !new.is_empty() {
@@ -73,6 +73,7 @@ impl Guards {
 
     /// Why `ip` must not be announced.
     pub(super) fn reason(&self, ip: IpAddr) -> Option<String> {
-        self.by_address.get(&ip)?.first().map(ToString::to_string)
+        let (of, first) = self.by_address.range((ip, Guard::FIRST)..).next()?;
+        (*of == ip).then(|| first.to_string())
     }
 }

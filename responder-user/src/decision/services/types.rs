@@ -17,6 +17,11 @@ pub struct ServiceKey {
     pub name: String,
 }
 
+impl ServiceKey {
+    /// Comes before all others.
+    pub(super) const FIRST: Self = Self { namespace: String::new(), name: String::new() };
+}
+
 impl fmt::Display for ServiceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
@@ -30,6 +35,11 @@ pub struct SliceKey {
     pub namespace: String,
     /// Its name there.
     pub name: String,
+}
+
+impl SliceKey {
+    /// Comes before all others.
+    pub(super) const FIRST: Self = Self { namespace: String::new(), name: String::new() };
 }
 
 /// Which addresses may be announced.
@@ -85,8 +95,8 @@ impl Eligible {
 /// An address that somebody must announce.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Demand {
-    /// The Services that have it.
-    pub services: BTreeSet<ServiceKey>,
+    /// The Services that have it, each once, by name.
+    pub services: Box<[ServiceKey]>,
     /// Who may.
     pub nodes: Eligible,
 }

@@ -28,7 +28,7 @@ fn links(subnets: &Subnets, ip: &str) -> Vec<u32> {
 }
 
 fn reach(subnets: &Subnets) -> String {
-    subnets.reach().to_string()
+    subnets.reach(|_| false).to_string()
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn what_no_link_has_neighbours_for() {
     let outside = ["203.0.113.9", "10.0.0.9", "172.16.0.9", "fe80::9", "2001:db8:1::1", "8.8.8.8"];
     for ip in outside {
         assert!(links(&subnets, ip).is_empty(), "{ip}");
-        assert!(!subnets.reach().covers(&ip.parse().unwrap()), "{ip}");
+        assert!(!subnets.reach(|_| false).covers(&ip.parse().unwrap()), "{ip}");
     }
     assert_eq!(links(&subnets, "192.0.2.77"), [2, 3], "an address of its own is no subnet");
 }
@@ -70,7 +70,7 @@ fn any_subnet_is_for_what_no_prefix_covers() {
     let subnets = Subnets::new(&choice(&[], true), &net());
     assert_eq!(links(&subnets, "8.8.8.8"), [2], "the default route's");
     assert_eq!(links(&subnets, "192.0.2.200"), [4]);
-    assert_eq!(subnets.reach(), Reach::Any);
+    assert_eq!(subnets.reach(|_| false), Reach::Any);
     let named = Subnets::new(&choice(&["eth*"], true), &net());
     assert_eq!(links(&named, "8.8.8.8"), [2, 3, 4]);
 }
@@ -91,8 +91,20 @@ fn links_without_carrier_announce_nothing() {
         link.carrier = false;
     }
     let subnets = Subnets::new(&choice(&[], true), &net);
-    assert!(subnets.reach().is_nothing());
+    assert!(subnets.reach(|_| false).is_nothing());
     assert_eq!(reach(&subnets), "nothing");
+}
+
+#[test]
+fn links_without_the_program_announce_nothing() {
+    let subnets = Subnets::new(&choice(&[], false), &net());
+    let on = |fails: &[u32]| subnets.reach(|index| fails.contains(&index)).to_string();
+    assert_eq!(on(&[2]), "192.0.2.0/24, 192.0.2.128/25, 198.51.100.0/31", "eth1 has the first, too");
+    assert_eq!(on(&[2, 3]), "192.0.2.128/25");
+    assert_eq!(on(&[2, 3, 4]), "nothing");
+    let any = Subnets::new(&choice(&[], true), &net());
+    assert_eq!(any.reach(|index| index == 4), Reach::Any);
+    assert_eq!(any.reach(|index| index == 2).to_string(), on(&[2]), "its home fails");
 }
 
 #[test]
@@ -101,6 +113,6 @@ fn without_a_default_route() {
     let subnets = Subnets::new(&choice(&[], true), &net);
     assert_eq!(links(&subnets, "192.0.2.200"), [4], "prefixes do");
     assert!(links(&subnets, "8.8.8.8").is_empty());
-    assert!(!matches!(subnets.reach(), Reach::Any));
+    assert!(!matches!(subnets.reach(|_| false), Reach::Any));
     assert!(subnets.waiting.contains_key("the default route's interface"));
 }

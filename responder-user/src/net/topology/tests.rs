@@ -116,18 +116,22 @@ fn stripped_tags_do_not_matter_where_there_are_no_vlans() {
     let eth0 = net.nic("eth0");
     net.strip(eth0);
     assert_eq!((net.found(eth0).obstacle, net.found(eth0).stripping), (None, [].into()));
-    net.add("macvlan0", Some("macvlan"), |link| link.parent = Some(eth0));
+    let macvlan = net.add("macvlan0", Some("macvlan"), |link| link.parent = Some(eth0));
     assert_eq!(net.found(eth0).obstacle, None);
+    net.vlan("macvlan0.5", macvlan, 5);
+    assert!(net.found(eth0).obstacle.unwrap().contains("macvlan0.5"), "the NIC lets its frames in");
 }
 
 #[test]
-fn a_veth_hides_tags_whatever_it_says() {
-    let mut net = Net::default();
-    let veth = net.add("eth0", Some("veth"), |_| ());
-    let vlan = net.vlan("eth0.100", veth, 100);
-    assert_eq!(net.ports(vlan), [(vlan, 0, Answers, true)]);
-    assert!(net.found(vlan).stripping.is_empty(), "nothing that could be switched off");
-    assert!(net.found(veth).obstacle.unwrap().contains("a VLAN of their own"));
+fn an_end_of_a_pair_hides_tags_whatever_it_says() {
+    for kind in ["veth", "netkit"] {
+        let mut net = Net::default();
+        let end = net.add("eth0", Some(kind), |_| ());
+        let vlan = net.vlan("eth0.100", end, 100);
+        assert_eq!(net.ports(vlan), [(vlan, 0, Answers, true)]);
+        assert!(net.found(vlan).stripping.is_empty(), "nothing that could be switched off");
+        assert!(net.found(end).obstacle.unwrap().contains("a VLAN of their own"));
+    }
 }
 
 #[test]
