@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, thread, time::Duration};
 
 use anyhow::{Result, ensure};
-use responder_lab::{Cluster, Request, cluster_or_skip, wait_until};
+use responder_lab::{Cluster, Mark, Request, cluster_or_skip, wait_until};
 use responder_tests::{
     crowd::addresses,
     fleet::{Fleet, SETTLED, vips},
@@ -136,6 +136,8 @@ fn idle(fleet: &mut Fleet) -> Result<()> {
 
 /// What the API server has sent to those that watch Leases.
 struct Watched {
+    /// Before it was counted, which takes a while.
+    mark: Mark,
     events: f64,
     bytes: f64,
 }
@@ -145,23 +147,28 @@ impl Watched {
         let api = fleet.cluster.requests();
         let of = |name: &str| api.metric(name, "resource=\"leases\"");
         Ok(Self {
+            mark: fleet.cluster.audit().mark()?,
             events: of("apiserver_watch_events_total")?,
             bytes: of("apiserver_watch_events_sizes_sum")?,
         })
     }
 
-    /// Each agent sees each write, and nobody sees more.
+    /// Each agent sees each write, and nobody sees more. `writes` were made between the two counts.
     fn compare(&self, fleet: &Fleet, writes: usize) -> Result<()> {
         let now = Self::now(fleet)?;
+        let around = fleet.cluster.audit().count(self.mark, |r| is_lease(r) && r.is_write())?;
         let agents = fleet.names().len();
         let (events, bytes) = (now.events - self.events, now.bytes - self.bytes);
         println!(
-            "{writes} writes of Leases: {events} events to {agents} watches, {:.0} bytes each",
+            "{writes} to {around} writes of Leases: {events} events to {agents} watches, {:.0} bytes each",
             bytes / events.max(1.0)
         );
         // Some were written before the first count and noted after it, or the other way round.
-        let (few, most) = (writes.saturating_sub(agents) * agents, (writes + agents) * agents);
-        ensure!((few as f64..=most as f64).contains(&events), "{events} events for {writes} writes");
+        let (few, most) = (writes.saturating_sub(agents) * agents, (around + agents) * agents);
+        ensure!(
+            (few as f64..=most as f64).contains(&events),
+            "{events} events for {writes} to {around} writes"
+        );
         Ok(())
     }
 }

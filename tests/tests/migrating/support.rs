@@ -162,11 +162,19 @@ impl<'a> Neighbour<'a> {
         self.observer.round()
     }
 
-    /// Since a round, each address was one station's, answered and announced.
-    pub(crate) fn assert_single(&self, since: usize, what: &str) {
+    /// Since a round, never two stations answered one question.
+    pub(crate) fn assert_never_two(&self, since: usize, what: &str) {
         for vip in &self.vips {
             let account = self.observer.account(*vip, since);
             assert_eq!(account.doubles(), [], "{what}: {account}");
+        }
+    }
+
+    /// Since a round, each address was one station's, answered and announced.
+    pub(crate) fn assert_single(&self, since: usize, what: &str) {
+        self.assert_never_two(since, what);
+        for vip in &self.vips {
+            let account = self.observer.account(*vip, since);
             let macs: BTreeSet<Mac> = account.seen.iter().map(|seen| seen.mac).collect();
             assert_eq!(macs.len(), 1, "{what}: {account}");
         }
