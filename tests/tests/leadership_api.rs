@@ -359,6 +359,10 @@ fn no_doubles(fleet: &Fleet, since: usize) -> Result<()> {
 
 /// All Leases go, and the Role. Made again, the agents begin anew.
 fn namespace_deleted(fleet: &mut Fleet) -> Result<()> {
+    // After each restart of the API server its watches wait longer, up to a minute in the end.
+    let controllers = fleet.cluster.controllers().context("no controllers")?;
+    controllers.kill()?;
+    controllers.start()?;
     let since = fleet.observer.round();
     fleet.cluster.kubectl(&["delete", "namespace", NAMESPACE, "--timeout=60s"])?;
     fleet.observer.wait_silence(fleet.vips()[0], 20, SETTLED)?;
