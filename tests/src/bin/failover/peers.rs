@@ -66,8 +66,8 @@ fn keepalived(config: PathBuf, node: &str, advert: u32, vip: IpAddr) -> Result<C
     fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;
     let mut command = Command::new("keepalived");
     command.args(["--dont-fork", "--log-console", "--log-detail", "--vrrp", "--use-file"]).arg(&config);
-    command.arg("--pid").arg(config.with_extension("pid"));
-    command.arg("--vrrp_pid").arg(config.with_extension("vrrp.pid"));
+    // In the node's own /run, which a crash empties.
+    command.args(["--pid", "/run/keepalived.pid", "--vrrp_pid", "/run/keepalived-vrrp.pid"]);
     Ok(command)
 }
 
