@@ -75,9 +75,18 @@ impl StaticConfig {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text =
             read_regular(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(&text).map_err(|Problem { at, reason }| ConfigError::Content {
+        Self::from_text(path, &text)
+    }
+
+    /// What a file with this text says; `path` is for messages.
+    ///
+    /// # Errors
+    ///
+    /// As [`StaticConfig::read`].
+    pub fn from_text(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        Self::parse(text).map_err(|Problem { at, reason }| ConfigError::Content {
             path: path.to_owned(),
-            line: Lines::of(&text).at(at),
+            line: Lines::of(text).at(at),
             reason,
         })
     }

@@ -32,10 +32,12 @@ pub struct Campaign {
     pub lease: Duration,
     /// Where to leave what is known of a run that broke a rule.
     pub keep: PathBuf,
+    /// The node whose agent lives on: what would end it happens to others.
+    pub spare: Option<String>,
 }
 
 /// How a campaign ended.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Outcome {
     /// Gaps by kind of fault.
     pub table: Table,
@@ -57,7 +59,7 @@ impl Campaign {
         let lease = format!("{}ms", self.lease.as_millis());
         let builder = Cluster::builder().nodes(3).delays(true);
         let mut fleet = Fleet::start(builder, &vips(VIPS), &["--lease-duration", &lease])?;
-        let mut outcome = Outcome { table: Table::default(), violations: Vec::new() };
+        let mut outcome = Outcome::default();
         let kinds = if self.only.is_empty() { Kind::ALL.to_vec() } else { self.only.clone() };
         println!("seed {}: {} runs, leases of {lease}, VIPs {:?}", self.seed, self.runs, fleet.vips());
         for run in 0..self.runs {
@@ -70,7 +72,8 @@ impl Campaign {
         Ok(outcome)
     }
 
-    fn run(
+    /// One fault, and what came of it.
+    pub(crate) fn run(
         &self,
         fleet: &mut Fleet,
         run: u32,
@@ -80,7 +83,7 @@ impl Campaign {
     ) -> Result<()> {
         let begin = Instant::now();
         let before = transitions(fleet)?;
-        let victim = self.victim(fleet, random)?;
+        let victim = self.victim(fleet, kind, random)?;
         fleet.observer.forget();
         let since = fleet.observer.round();
         let what = kind.inflict(fleet, &victim, self.lease, random)?;
@@ -126,12 +129,16 @@ impl Campaign {
     }
 
     /// The owner of a VIP mostly, or any node.
-    fn victim(&self, fleet: &Fleet, random: &mut StdRng) -> Result<String> {
+    fn victim(&self, fleet: &Fleet, kind: Kind, random: &mut StdRng) -> Result<String> {
+        let spare = self.spare.as_ref().filter(|_| kind.ends_agents());
         if random.random_ratio(3, 4) {
-            let vip = fleet.vips()[random.random_range(0..fleet.vips().len())];
-            return fleet.owner(vip);
+            let owner = fleet.owner(fleet.vips()[random.random_range(0..fleet.vips().len())])?;
+            if spare != Some(&owner) {
+                return Ok(owner);
+            }
         }
-        let names = fleet.names();
+        let mut names = fleet.names();
+        names.retain(|name| spare != Some(name));
         Ok(names[random.random_range(0..names.len())].clone())
     }
 }

@@ -4,9 +4,15 @@
 //! of it where two reasons hold, as one frame is counted once.
 
 mod arp;
+mod egress;
 mod ndp;
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
+};
+
+pub use self::egress::{Sent, expect_sent};
 
 use crate::{
     build::{Mac, Tag},
@@ -60,6 +66,8 @@ pub struct Link {
     pub router: bool,
     /// Its part.
     pub part: Part,
+    /// Addresses of its own, with the length of their prefix.
+    pub own4: [Option<(Ipv4Addr, u8)>; 4],
 }
 
 /// Where an address is known: interface and VLAN.
@@ -91,7 +99,7 @@ impl Host {
         for ip in [IpAddr::from(STANDBY4), IpAddr::from(STANDBY6)] {
             vips.insert((ip, (IFINDEX, 0)), 0);
         }
-        let link = |mac, router| Link { mac, router, part: Part::Whole };
+        let link = |mac, router| Link { mac, router, part: Part::Whole, own4: [None; 4] };
         let links = HashMap::from([((IFINDEX, 0), link(OWN, false)), ((IFINDEX, 7), link(OWN7, true))]);
         Self { vips, links, owned: vec![SLOT], fence: Fence::Ahead }
     }
@@ -175,13 +183,32 @@ struct Outer<'a> {
 /// What must become of `frame`, received on [`IFINDEX`].
 #[must_use]
 pub fn expect(host: &Host, frame: &[u8]) -> Expected {
+    match outer(frame) {
+        Layers::Body(0x0806, outer) => arp::expect(host, &outer),
+        Layers::Body(0x86dd, outer) => ndp::expect(host, &outer),
+        Layers::TooDeep => Expected::drop("stacked_tags"),
+        Layers::Body(..) | Layers::None => Expected::ignored(),
+    }
+}
+
+/// What the Ethernet part of a frame says.
+enum Layers<'a> {
+    /// Something of this EtherType.
+    Body(u16, Outer<'a>),
+    /// More tags than are looked at, none of which names a VLAN.
+    TooDeep,
+    /// Nothing that is looked at.
+    None,
+}
+
+fn outer(frame: &[u8]) -> Layers<'_> {
     let Some((addresses, mut rest)) = frame.split_at_checked(12) else {
-        return Expected::ignored();
+        return Layers::None;
     };
     let mut tags = vec![];
     let ethertype = loop {
         let Some(ethertype) = be16(rest, 0) else {
-            return Expected::ignored();
+            return Layers::None;
         };
         rest = &rest[2..];
         if ethertype != 0x8100 && ethertype != 0x88a8 {
@@ -190,19 +217,19 @@ pub fn expect(host: &Host, frame: &[u8]) -> Expected {
         // Four tags are looked at. A fifth behind four that name no VLAN is beyond anything that exists.
         if tags.len() == 4 {
             return match tags.iter().all(|t: &Tag| t.1 & 0xfff == 0) {
-                true => Expected::drop("stacked_tags"),
-                false => Expected::ignored(),
+                true => Layers::TooDeep,
+                false => Layers::None,
             };
         }
         let Some(tci) = be16(rest, 0) else {
-            return Expected::ignored();
+            return Layers::None;
         };
         tags.push(Tag(ethertype, tci));
         rest = &rest[2..];
     };
     let stacked = tags.len() > 1 || tags.first().is_some_and(|t| t.0 != 0x8100);
     if stacked && tags.iter().any(|t| t.1 & 0xfff != 0) {
-        return Expected::ignored();
+        return Layers::None;
     }
     let outer = Outer {
         dst: mac(addresses, 0),
@@ -212,11 +239,7 @@ pub fn expect(host: &Host, frame: &[u8]) -> Expected {
         stacked,
         body: rest,
     };
-    match ethertype {
-        0x0806 => arp::expect(host, &outer),
-        0x86dd => ndp::expect(host, &outer),
-        _ => Expected::ignored(),
-    }
+    Layers::Body(ethertype, outer)
 }
 
 /// Neither a group address nor zero: what one station can have.

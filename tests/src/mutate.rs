@@ -3,12 +3,16 @@
 //! Most mutations of a Neighbor Discovery message would end at its checksum, so most get a new one.
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::{
     build::{checksum, solicited_node},
     frames::{self, CLIENT, CLIENT4, CLIENT6, OTHER, OWN, OWN7, STANDBY4, STANDBY6, VIP4, VIP6},
+    model::Host,
 };
+
+/// The longest frame, in bytes: a page less what the kernel needs of it in `BPF_PROG_TEST_RUN`.
+pub const LONGEST: usize = 3500;
 
 /// An endless source of frames.
 pub struct Mutator {
@@ -20,9 +24,9 @@ pub struct Mutator {
 }
 
 impl Mutator {
-    /// The same seed makes the same frames.
+    /// The same seed makes the same frames. They are about the addresses of this host more often than chance has it.
     #[must_use]
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, host: &Host) -> Self {
         let ip6 = |s: &str| s.parse::<Ipv6Addr>().expect("written below").octets().to_vec();
         let mut ips6: Vec<_> =
             ["::", "::1", "ff02::1", "ff02::2", "fe80::1", "2001:db8::99"].map(ip6).to_vec();
@@ -33,6 +37,14 @@ impl Mutator {
         let ip4 = [[0; 4], [127, 0, 0, 1], [224, 0, 0, 1], [255; 4], [0, 0, 0, 9], [192, 0, 2, 99]];
         let mut ips4: Vec<_> = ip4.map(Vec::from).to_vec();
         ips4.extend([VIP4, STANDBY4, CLIENT4].map(|ip| ip.octets().to_vec()));
+        let mut known: Vec<_> = host.vips.keys().map(|(ip, _)| *ip).collect();
+        known.sort_unstable();
+        for ip in known {
+            match ip {
+                IpAddr::V4(ip) => ips4.push(ip.octets().to_vec()),
+                IpAddr::V6(ip) => ips6.push(ip.octets().to_vec()),
+            }
+        }
         let macs =
             [OWN, OWN7, CLIENT, OTHER, [0; 6], [0xff; 6], [0x33, 0x33, 0, 0, 0, 1], [3, 0, 0, 0, 0, 1]];
         Self {
@@ -44,7 +56,7 @@ impl Mutator {
         }
     }
 
-    /// The next frame, 14 to 1514 bytes.
+    /// The next frame, 14 to [`LONGEST`] bytes.
     pub fn frame(&mut self) -> Vec<u8> {
         let mut frame = if self.rng.random_ratio(1, 20) {
             self.noise()
@@ -58,7 +70,10 @@ impl Mutator {
         if self.rng.random_ratio(4, 5) {
             self.repair(&mut frame);
         }
-        frame.resize(frame.len().clamp(14, 1514), 0);
+        if self.rng.random_ratio(1, 200) {
+            frame.resize(self.rng.random_range(14..=LONGEST), 0);
+        }
+        frame.resize(frame.len().clamp(14, LONGEST), 0);
         frame
     }
 
@@ -89,8 +104,9 @@ impl Mutator {
             }
             4 => {
                 let tpid = if self.rng.random_ratio(1, 4) { [0x88, 0xa8] } else { [0x81, 0] };
-                let vlan = [0, 0, 7, 5].choose(&mut self.rng).copied().unwrap_or(0);
-                let tag = [tpid[0], tpid[1], self.rng.random::<u8>() & 0xf0, vlan];
+                let vlan = [0, 0, 7, 5, 0xff].choose(&mut self.rng).copied().unwrap_or(0);
+                let high = if vlan == 0xff { 0x0f } else { 0 };
+                let tag = [tpid[0], tpid[1], self.rng.random::<u8>() & 0xf0 | high, vlan];
                 splice(frame, 12, &tag);
             }
             5 => {

@@ -1,7 +1,10 @@
 //! The programs in the kernel: loaded without pins, their maps filled from a [`Host`], run under
 //! `BPF_PROG_TEST_RUN`.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
@@ -45,6 +48,13 @@ pub fn object(name: &str) -> Result<Vec<u8>> {
     std::fs::read(&path).with_context(|| {
         format!("cannot read {}: run `cargo xtask build-ebpf`, or set RESPONDER_BPF_DIR", path.display())
     })
+}
+
+/// An address and the length of its prefix, as in the map.
+#[must_use]
+pub fn prefix((addr, bits): (Ipv4Addr, u8)) -> Prefix4 {
+    let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+    Prefix4 { addr: addr.octets(), mask: mask.to_be_bytes() }
 }
 
 /// CLOCK_BOOTTIME in ns.
@@ -173,7 +183,7 @@ impl Kernel {
                 mac: link.mac,
                 flags: part | if link.router { LINK_ROUTER } else { 0 },
                 interface: ifindex,
-                prefixes: Default::default(),
+                prefixes: link.own4.map(|own| own.map_or(Prefix4::default(), prefix)),
             };
             self.links.insert(LinkKey { ifindex, vlan }, value, 0)?;
         }

@@ -17,6 +17,7 @@ fn never_two_answer() {
         only: Vec::new(),
         lease: Duration::from_secs(1),
         keep: PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("faults"),
+        spare: None,
     }
     .play()
     .unwrap();

@@ -75,8 +75,12 @@ pub(crate) fn failover(arguments: &Failover) -> Result<ExitCode> {
     finish(command)
 }
 
-/// A program of the tests, as root, with what clusters need.
-fn program(name: &str, agent: &[&str], consent: Consent) -> Result<Command> {
+/// A program of the tests, as root, with what clusters need. `agent`: how cargo is to build the agent.
+///
+/// # Errors
+///
+/// Something is missing and may not or cannot be installed, or a build fails.
+pub(crate) fn program(name: &str, agent: &[&str], consent: Consent) -> Result<Command> {
     step("tools", || install(&PACKAGES, consent))?;
     let programs = step("control plane", || kubernetes::ensure(consent))?;
     let request = Request::new(&workspace());
@@ -96,7 +100,12 @@ fn program(name: &str, agent: &[&str], consent: Consent) -> Result<Command> {
     root::command(&built.with_context(|| format!("cargo built no {name}"))?.path, &environment)
 }
 
-fn finish(mut command: Command) -> Result<ExitCode> {
+/// Runs a command; its end is ours.
+///
+/// # Errors
+///
+/// It cannot be run.
+pub(crate) fn finish(mut command: Command) -> Result<ExitCode> {
     let status = command.status().with_context(|| format!("cannot run {:?}", command.get_program()))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

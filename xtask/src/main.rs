@@ -6,6 +6,7 @@ mod cluster;
 mod demo;
 mod ebpf;
 mod faults;
+mod fuzz;
 mod go;
 mod image;
 mod kept;
@@ -19,6 +20,7 @@ mod prometheus;
 mod replay;
 mod root;
 mod sim;
+mod soak;
 mod sources;
 mod step;
 mod test;
@@ -58,10 +60,15 @@ enum Command {
     Bench(bench::Arguments),
     Sim(sim::Arguments),
     Faults(faults::Arguments),
+    Fuzz(fuzz::Arguments),
+    Soak(soak::Arguments),
     Lint(lint::Arguments),
 }
 
 fn main() -> ExitCode {
+    if fuzz::instrument::is_asked() {
+        return fuzz::instrument::run();
+    }
     match run(Arguments::parse().command) {
         Ok(code) => code,
         Err(error) => {
@@ -88,6 +95,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Sim(arguments) => sim::run(&arguments),
         Command::Faults(arguments) => faults::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::Soak(arguments) => soak::run(&arguments),
         Command::Lint(arguments) => lint::run(&arguments),
     }
 }

@@ -4,9 +4,8 @@ use std::{
     env,
     ffi::OsStr,
     fs,
-    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
-    process::{self, Command, ExitCode, Stdio},
+    process::{self, Command, ExitCode},
 };
 
 use anyhow::{Context as _, Result};
@@ -14,12 +13,12 @@ use ebpf_build::{Kind, Request, Wanted, target_dir};
 
 use crate::{
     build::{self, Executable, cargo, workspace},
-    ebpf, image, kubernetes,
+    ebpf, fuzz, image, kubernetes,
     leftovers::{MARK, Snapshot},
     peers, prometheus, root,
     step::{say, step},
     tools::{self, Consent},
-    total::{Reader, Total},
+    total::{Reader, Total, read},
     vm,
 };
 
@@ -195,6 +194,8 @@ impl Run<'_> {
         for program in integration.iter().filter(|program| !vm::is_for_machines(program)) {
             self.program(program, program.integration)?;
         }
+        let filter = self.filter;
+        fuzz::short(consent, &mut self.total, |name| is_wanted(filter, name));
         if self.wants("vm-test") {
             vm::short(consent, &self.environment, &mut self.total)?;
         }
@@ -374,27 +375,15 @@ impl Run<'_> {
     }
 
     fn wants(&self, name: &str) -> bool {
-        self.filter.is_empty() || self.filter.iter().any(|part| name.contains(part))
+        is_wanted(self.filter, name)
     }
+}
+
+fn is_wanted(filter: &[String], name: &str) -> bool {
+    filter.is_empty() || filter.iter().any(|part| name.contains(part))
 }
 
 fn is_privileged(program: &Executable) -> bool {
     program.integration
         && PRIVILEGED.iter().any(|package| program.package == workspace().join(Path::new(package)))
-}
-
-/// Runs tests, showing what they print and counting.
-fn read(command: &mut Command, mut reader: Reader, total: &mut Total) -> Result<()> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = command.spawn().with_context(|| format!("cannot run `{}`", tools::shown(command)))?;
-    let output = child.stdout.take().context("no pipe from the tests")?;
-    let mut shown = std::io::stdout().lock();
-    for line in BufReader::new(output).split(b'\n') {
-        let line = String::from_utf8_lossy(&line?).into_owned();
-        writeln!(shown, "{line}")?;
-        reader.line(line.trim_end());
-    }
-    let status = child.wait()?;
-    reader.finish(status.success(), total);
-    Ok(())
 }

@@ -1,6 +1,15 @@
 //! Counts what passed, failed and was skipped, from several runners.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::{self, BufRead as _, BufReader, Write as _},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::tools;
 
 /// The total of all runs.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -122,6 +131,26 @@ fn number_before(text: &str, unit: &str) -> usize {
     let before = text.split_once(unit).map(|(before, _)| before);
     let number = before.and_then(|before| before.rsplit(' ').next());
     number.and_then(|number| number.parse().ok()).unwrap_or_default()
+}
+
+/// Runs tests, showing what they print and counting.
+///
+/// # Errors
+///
+/// They cannot be started, or what they print cannot be passed on.
+pub(crate) fn read(command: &mut Command, mut reader: Reader, total: &mut Total) -> Result<()> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("cannot run `{}`", tools::shown(command)))?;
+    let output = child.stdout.take().context("no pipe from the tests")?;
+    let mut shown = io::stdout().lock();
+    for line in BufReader::new(output).split(b'\n') {
+        let line = String::from_utf8_lossy(&line?).into_owned();
+        writeln!(shown, "{line}")?;
+        reader.line(line.trim_end());
+    }
+    let status = child.wait()?;
+    reader.finish(status.success(), total);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 mod others;
 mod rights;
-mod segment;
+pub mod segment;
 mod timing;
 mod vips;
 

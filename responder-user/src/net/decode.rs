@@ -42,13 +42,15 @@ pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>>
 
 /// The index in a message about a link as such. `None` for messages about its role as a bridge port or about
 /// its IPv6 settings, which come by the same types.
-pub(super) fn link_index(body: &[u8]) -> Option<u32> {
+#[must_use]
+pub fn link_index(body: &[u8]) -> Option<u32> {
     let header = LinkHeader::parse(body).ok()?;
     (header.interface_family == AddressFamily::Unspec).then_some(header.index)
 }
 
 /// Whether a message about a link comes because its offloads have changed.
-pub(super) fn features_changed(body: &[u8]) -> bool {
+#[must_use]
+pub fn features_changed(body: &[u8]) -> bool {
     attributes(body.get(LINK_HEADER..).unwrap_or_default()).any(|nla| {
         nla.kind() == IFLA_EVENT && parse_u32(nla.value()).is_ok_and(|why| why == IFLA_EVENT_FEATURES)
     })
@@ -56,7 +58,8 @@ pub(super) fn features_changed(body: &[u8]) -> bool {
 
 /// A link without its addresses. `None` also for the messages of [`link_index`] and for those that report
 /// something else than the link's state (wireless events), which lack a name.
-pub(super) fn link(body: &[u8]) -> Option<Link> {
+#[must_use]
+pub fn link(body: &[u8]) -> Option<Link> {
     let index = link_index(body)?;
     let header = LinkHeader::parse(body).ok()?;
     let mut link = Link {
@@ -127,7 +130,8 @@ fn xdp(value: &[u8]) -> Option<XdpOnLink> {
 }
 
 /// An address and the index of its link.
-pub(super) fn address(body: &[u8]) -> Option<(u32, Prefix)> {
+#[must_use]
+pub fn address(body: &[u8]) -> Option<(u32, Prefix)> {
     let header = AddressHeader::parse(body).ok()?;
     if !is_ip(header.family) {
         return None;
@@ -165,7 +169,7 @@ fn is_ip(family: AddressFamily) -> bool {
 
 /// Where a default route leads.
 #[derive(Default, PartialEq, Eq, Debug)]
-pub(super) struct DefaultRoute {
+pub struct DefaultRoute {
     /// Its interfaces.
     pub links: Vec<u32>,
     /// Its gateways; of either family, also where it is about IPv4.
@@ -190,7 +194,8 @@ impl DefaultRoute {
 }
 
 /// What a unicast default route in the main table says; of any other route nothing.
-pub(super) fn default_route(body: &[u8]) -> DefaultRoute {
+#[must_use]
+pub fn default_route(body: &[u8]) -> DefaultRoute {
     let mut route = DefaultRoute::default();
     let Ok(header) = RouteHeader::parse(body) else {
         return route;

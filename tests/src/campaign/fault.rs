@@ -76,6 +76,11 @@ impl Kind {
         }
     }
 
+    /// Whether agents end by it, other ones beginning in their place.
+    pub(crate) const fn ends_agents(self) -> bool {
+        matches!(self, Self::Kill | Self::Crash | Self::Rolling)
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::Kill => "kill",

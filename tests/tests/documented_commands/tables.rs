@@ -100,6 +100,8 @@ pub(crate) const TABLE: &[(&str, How)] = &[
     ("cargo xtask demo", Not("`cargo xtask test` runs it")),
     ("cargo xtask cluster", Not("tests/tests/real_nodes.rs has its short form")),
     ("cargo xtask test", Not("this is a part of it")),
+    ("cargo xtask fuzz", Not("`cargo xtask test` runs its short form")),
+    ("cargo xtask soak", Not("tests/tests/soak.rs has its short form")),
     ("cargo xtask vm-test", Not("`cargo xtask test` runs its short form")),
     ("skopeo copy", Not("needs a registry")),
 ];

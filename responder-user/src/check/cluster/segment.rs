@@ -1,7 +1,7 @@
 //! What is on the segment: VRRP routers, by their advertisements, and others that have an address of a Service, by probes.
 
 mod probes;
-mod wire;
+pub mod wire;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -28,7 +28,8 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let Arguments { runs, seed, only, lease, keep } = Arguments::parse();
-    let outcome = Campaign { runs, seed, only, lease: Duration::from_millis(lease), keep }.play()?;
+    let outcome =
+        Campaign { runs, seed, only, lease: Duration::from_millis(lease), keep, spare: None }.play()?;
     println!("\n{}", outcome.table);
     let broken = outcome.violations.len();
     outcome.violations.iter().for_each(|violation| println!("VIOLATION {violation}"));

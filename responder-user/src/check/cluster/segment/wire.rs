@@ -66,7 +66,8 @@ pub(super) fn solicitation(mac: Mac, from: Ipv6Addr, target: Ipv6Addr) -> Result
 }
 
 /// Who has an address, if a frame says that: an ARP reply or announcement, or a Neighbor Advertisement.
-pub(super) fn answer(frame: &[u8]) -> Option<(IpAddr, Mac)> {
+#[must_use]
+pub fn answer(frame: &[u8]) -> Option<(IpAddr, Mac)> {
     match *frame.get(12..14)?.first_chunk()? {
         ARP => arp_answer(frame).map(|(ip, mac)| (ip.into(), mac)),
         IPV6 => advertised(frame).map(|(ip, mac)| (ip.into(), mac)),
@@ -113,20 +114,21 @@ fn arp_answer(frame: &[u8]) -> Option<(Ipv4Addr, Mac)> {
 
 /// A VRRP advertisement (RFC 3768, RFC 9568).
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Advert {
+pub struct Advert {
     /// Who sends it.
-    pub(super) sender: IpAddr,
+    pub sender: IpAddr,
     /// The virtual router.
-    pub(super) id: u8,
+    pub id: u8,
     /// Its priority.
-    pub(super) priority: u8,
+    pub priority: u8,
     /// The addresses that it has.
-    pub(super) addresses: Vec<IpAddr>,
+    pub addresses: Vec<IpAddr>,
 }
 
 impl Advert {
     /// `None`: it is none (CARP has the same protocol number).
-    pub(super) fn parse(frame: &[u8]) -> Option<Self> {
+    #[must_use]
+    pub fn parse(frame: &[u8]) -> Option<Self> {
         let ip = frame.get(ETHERNET..)?;
         let (sender, payload) = match ip.first()? >> 4 {
             4 if *ip.get(9)? == VRRP => {
