@@ -96,10 +96,10 @@ pub fn run(bytes: &[u8]) {
         rest = behind;
     }
     for link in state.links.values() {
-        state.enslaved(link);
+        assert!(state.enslaved(link).is_none_or(|reason| !reason.is_empty()));
         assert!(state.height(link.index) <= 8);
         assert!(state.directly_above(link.index).count() <= 2 * LINKS);
-        link.native_tx_obstacle();
+        assert!(link.native_tx_obstacle().is_none_or(|reason| !reason.is_empty()));
         if state.refusal(link).is_none() {
             let found = state.ports(link);
             assert!(found.ports.is_empty() <= found.obstacle.is_some(), "no port, and no reason why");
@@ -129,7 +129,8 @@ pub fn run(bytes: &[u8]) {
 fn apply(state: &mut NetState, kind: u8, body: &[u8]) {
     match kind {
         LINK => {
-            decode::features_changed(body);
+            let features = decode::features_changed(body);
+            assert!(!features || body.len() > 16, "an attribute, but no room for one");
             let Some(link) = decode::link(body) else {
                 return;
             };
