@@ -17,6 +17,7 @@
 //! * [`scenario`]: what is done to the agents of a cluster and must be true then, one after the other.
 //! * [`soak`]: a cluster for long, with everything that happens to one, and what must not grow.
 //! * [`skip`]: tests that cannot run here say so.
+//! * [`usage`]: what processes use.
 
 pub mod build;
 pub mod campaign;
@@ -34,3 +35,4 @@ pub mod run;
 pub mod scenario;
 pub mod skip;
 pub mod soak;
+pub mod usage;

@@ -15,7 +15,7 @@ use responder_tests::{
 const OPTIONS: [&str; 4] = ["--lease-duration", "1s", "--idle-renew-interval", "2s"];
 
 /// VIPs of a cluster with many. (`cargo xtask bench failover` has ten thousand, which take the API server minutes.)
-const MANY: u16 = 1000;
+const MANY: u32 = 1000;
 
 /// An agent lists so many Services, EndpointSlices or Nodes at a time.
 const PAGE: usize = 500;

@@ -35,12 +35,15 @@ pub(crate) struct Arguments {
 #[derive(clap::Subcommand)]
 enum Other {
     Failover(faults::Failover),
+    Scale(faults::Scale),
 }
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    if let Some(Other::Failover(arguments)) = &arguments.other {
-        return faults::failover(arguments);
+    match &arguments.other {
+        Some(Other::Failover(arguments)) => return faults::failover(arguments),
+        Some(Other::Scale(arguments)) => return faults::scale(arguments),
+        None => {}
     }
     let consent = Consent::new(arguments.yes);
     step("tools", || install(&["iproute2"], consent))?;

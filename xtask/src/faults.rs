@@ -1,7 +1,9 @@
-//! `cargo xtask faults` and `cargo xtask bench failover`: programs that do things to a cluster.
+//! `cargo xtask faults`, `cargo xtask bench failover` and `… scale`: programs that do things to a cluster.
 
 use std::{
     ffi::OsString,
+    fs,
+    path::PathBuf,
     process::{Command, ExitCode},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -11,7 +13,7 @@ use ebpf_build::{Request, Wanted, target_dir};
 
 use crate::{
     build::{self, workspace},
-    ebpf, kubernetes, root,
+    ebpf, image, kubernetes, root,
     step::step,
     tools::{Consent, install},
 };
@@ -41,10 +43,14 @@ pub(crate) struct Arguments {
     yes: bool,
 }
 
-/// Measure how long VIPs are silent when a node crashes, and when they are moved
+/// What is compared with.
+const PEERS: [&str; 2] = ["keepalived", "ucarp"];
+
+/// Measure how long VIPs are silent when a node crashes, when its agent stands still, and when they are moved
 ///
 /// Seen by a client that asks every 5 ms, with leases of 500 ms, of 1 s and of 3 s, in a cluster of namespaces with a
-/// real API server and etcd. Needs root, and goes through sudo for it.
+/// real API server and etcd; beside it keepalived, with advertisements every 1 s, 100 ms and 10 ms, and ucarp. Also says
+/// in how many of the runs two answered at the same time. Needs root, and goes through sudo for it.
 #[derive(clap::Args)]
 pub(crate) struct Failover {
     /// Crashes for each duration
@@ -55,11 +61,36 @@ pub(crate) struct Failover {
     yes: bool,
 }
 
+/// Measure what many VIPs and many agents cost, and how long they take
+///
+/// Up to 65,536 VIPs of 2,500 Services in a cluster of three nodes: memory, processor time, requests, start, churn,
+/// failover. Up to 200 agents at one API server: its processor time, what watches are sent, renewals. With the agent as
+/// it is shipped, in namespaces, with a real API server and etcd. Writes target/bench/scale.json. Needs root, and goes
+/// through sudo for it.
+#[derive(clap::Args)]
+pub(crate) struct Scale {
+    /// Numbers of VIPs, separated by commas
+    #[arg(long, default_value = "10,1000,10000,65536")]
+    vips: String,
+    /// Numbers of agents, separated by commas
+    #[arg(long, default_value = "3,10,50,200")]
+    agents: String,
+    /// Only one part: vips or agents
+    #[arg(long)]
+    only: Option<String>,
+    /// How often a node crashes, for each number
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Install what is missing without asking (as when the environment variable CI is set)
+    #[arg(long)]
+    yes: bool,
+}
+
 /// Runs `cargo xtask faults`.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let seed = arguments.seed.unwrap_or(now.as_secs());
-    let mut command = program("faults", &[], Consent::new(arguments.yes))?;
+    let mut command = program("faults", Agent::Debug, Consent::new(arguments.yes))?;
     command.args(["--runs", &arguments.runs.to_string(), "--seed", &seed.to_string()]);
     command.arg("--keep").arg(target_dir(&workspace()).join("faults"));
     for kind in &arguments.only {
@@ -70,24 +101,65 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 /// Runs `cargo xtask bench failover`.
 pub(crate) fn failover(arguments: &Failover) -> Result<ExitCode> {
-    let mut command = program("failover", &["--release"], Consent::new(arguments.yes))?;
+    let consent = Consent::new(arguments.yes);
+    step("what is compared with", || install(&PEERS, consent))?;
+    let mut command = program("failover", Agent::Release, consent)?;
     command.args(["--rounds", &arguments.rounds.to_string()]);
     finish(command)
 }
 
-/// A program of the tests, as root, with what clusters need. `agent`: how cargo is to build the agent.
+/// Runs `cargo xtask bench scale`.
+pub(crate) fn scale(arguments: &Scale) -> Result<ExitCode> {
+    let mut command = program("scale", Agent::Image, Consent::new(arguments.yes))?;
+    command.args(["--vips", &arguments.vips, "--agents", &arguments.agents]);
+    command.args(["--rounds", &arguments.rounds.to_string()]);
+    if let Some(part) = &arguments.only {
+        command.args(["--only", part]);
+    }
+    let out = target_dir(&workspace()).join("bench");
+    fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+    command.arg("--json").arg(out.join("scale.json"));
+    finish(command)
+}
+
+/// Which build of the agent is looked at.
+#[derive(Clone, Copy)]
+pub(crate) enum Agent {
+    /// That of tests.
+    Debug,
+    /// Optimised.
+    Release,
+    /// That of the image: static, as it is shipped.
+    Image,
+}
+
+impl Agent {
+    fn build(self, consent: Consent) -> Result<PathBuf> {
+        let more: &[&str] = match self {
+            Self::Image => {
+                image::ensure(consent)?;
+                return image::program();
+            }
+            Self::Debug => &[],
+            Self::Release => &["--release"],
+        };
+        let build = [&["build", "--package", "responder-user", "--bin", "responder"], more].concat();
+        let built = step("agent", || build::executables(&build))?;
+        Ok(built.into_iter().next().context("cargo built no agent")?.path)
+    }
+}
+
+/// A program of the tests, as root, with what clusters need.
 ///
 /// # Errors
 ///
 /// Something is missing and may not or cannot be installed, or a build fails.
-pub(crate) fn program(name: &str, agent: &[&str], consent: Consent) -> Result<Command> {
+pub(crate) fn program(name: &str, agent: Agent, consent: Consent) -> Result<Command> {
     step("tools", || install(&PACKAGES, consent))?;
     let programs = step("control plane", || kubernetes::ensure(consent))?;
     let request = Request::new(&workspace());
     ebpf::build(Wanted::Auto, consent, &request)?;
-    let build = [&["build", "--package", "responder-user", "--bin", "responder"], agent].concat();
-    let agent = step("agent", || build::executables(&build))?;
-    let agent = agent.into_iter().next().context("cargo built no agent")?.path;
+    let agent = agent.build(consent)?;
     let built = step(name, || build::executables(&["build", "--package", "responder-tests", "--bin", name]))?;
     let built = built.into_iter().find(|program| program.target == name);
     let environment: [(&str, OsString); 4] = [

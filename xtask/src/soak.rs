@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let seed = arguments.seed.unwrap_or(now.as_secs());
-    let mut command = faults::program("soak", &["--release"], Consent::new(arguments.yes))?;
+    let mut command = faults::program("soak", faults::Agent::Release, Consent::new(arguments.yes))?;
     command.args(["--seconds", &(60 * arguments.minutes).to_string(), "--seed", &seed.to_string()]);
     command.arg("--keep").arg(target_dir(&workspace()).join("soak"));
     faults::finish(command)

@@ -2,10 +2,7 @@
 
 use std::path::Path;
 
-use aya::{
-    EbpfLoader,
-    programs::{ProgramError, SchedClassifier, Xdp},
-};
+use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use nix::sys::{resource::RLIM_INFINITY, utsname::uname};
 use responder_common::layout::{EGRESS_PROGRAM, XDP_FRAGS_PROGRAM, XDP_PROGRAM};
 
@@ -16,7 +13,7 @@ use super::{
 };
 use crate::datapath::{
     chain,
-    object::OBJECT,
+    object::{OBJECT, loader},
     probe::{self, Answer, Counted, Required},
 };
 
@@ -118,7 +115,7 @@ fn load() -> Vec<Finding> {
 
 /// The name of the XDP program that the kernel takes, and whether it can be attached by a link.
 fn try_to_load() -> Result<(&'static str, Answer), String> {
-    let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(|e| chain(&e))?;
+    let mut ebpf = loader().load(OBJECT).map_err(|e| chain(&e))?;
     let missing = || "missing from the object".to_owned();
     let wrong = |e: ProgramError| chain(&e);
     let tx: &mut SchedClassifier =

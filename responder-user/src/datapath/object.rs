@@ -72,7 +72,7 @@ impl Prepared {
             check_shape(&pins.map(name), key, value)?;
         }
         probe::raise_memory_limit();
-        let mut loader = EbpfLoader::new();
+        let mut loader = loader();
         for name in MAPS {
             loader.map_pin_path(name, pins.map(name));
         }
@@ -114,6 +114,14 @@ impl Prepared {
         let capacity = MapInfo::from_pin(pins.map(VIPS4)).map_or(self.options.capacity, |i| i.max_entries());
         Ok(Object { ebpf: self.ebpf, xdp: self.xdp, xdp_id, tx_id, capacity, has_links })
     }
+}
+
+/// A loader of these objects. They use none of the kernel's types (no CO-RE), so those are not read, which would
+/// take more memory than all the rest of the agent.
+pub(crate) fn loader<'a>() -> EbpfLoader<'a> {
+    let mut loader = EbpfLoader::new();
+    loader.btf(None);
+    loader
 }
 
 /// Kernel ids of the pinned maps, in the order of [`MAPS`].

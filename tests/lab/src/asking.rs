@@ -11,7 +11,13 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
-use crate::{frames::Frame, mac::Mac, ns::NetNs, packet::PacketSocket, time::BootTime};
+use crate::{
+    frames::Frame,
+    mac::Mac,
+    ns::NetNs,
+    packet::PacketSocket,
+    time::{BootTime, patience},
+};
 
 /// How often to ask.
 #[derive(Clone, Copy)]
@@ -70,6 +76,8 @@ impl<L: Send + 'static> Asking<L> {
         let s = Arc::clone(&shared);
         let receiver = thread::spawn(move || listen(who, &input, &s, hear));
         let s = Arc::clone(&shared);
+        // Emulated processors are as much slower.
+        let pace = Pace { interval: pace.interval * patience(), ..pace };
         let sender = thread::spawn(move || keep_pace(pace, &s.asking, || ask(&s, &output, mac)));
         Ok(Self { who, shared, sender: Some(sender), receiver: Some(receiver) })
     }

@@ -16,6 +16,17 @@ use crate::{
     paths,
 };
 
+/// The number of the first client.
+const CLIENTS: usize = 101;
+/// There may be so many.
+const MOST_CLIENTS: usize = 10;
+
+/// What the addresses and the hardware address of a host end with. Those of clients are left out.
+const fn host_numbers(index: usize) -> (usize, usize) {
+    let number = index + 1;
+    if number < CLIENTS { (number, 0x50 + number) } else { (number + MOST_CLIENTS, 0x100 + number) }
+}
+
 /// What a [`Lab`] is to consist of.
 #[derive(Clone, Debug)]
 pub struct Builder {
@@ -95,12 +106,12 @@ impl Builder {
             )?;
         }
         lab.switch.ip(&bridges)?;
-        let hosts = self.hosts.iter().enumerate().map(|(i, name)| (name, 1 + i, 0x51 + i, true));
-        let clients = self.clients.iter().enumerate().map(|(i, name)| (name, 101 + i, 0xc1 + i, false));
-        for (name, number, mac, is_host) in hosts.chain(clients) {
+        let hosts = self.hosts.iter().enumerate().map(|(i, name)| (name, host_numbers(i), true));
+        let clients = self.clients.iter().enumerate().map(|(i, name)| (name, (CLIENTS + i, 0xc1 + i), false));
+        for (name, (number, mac), is_host) in hosts.chain(clients) {
             let mut node = Node::create(&lab.name, lab.dir(), name, is_host, self.keepable)?;
             for segment in 0..self.segments {
-                let nic = Nic::new(segment, u8::try_from(number)?, u8::try_from(mac)?);
+                let nic = Nic::new(segment, u8::try_from(number)?, u16::try_from(mac)?);
                 lab.connect(&node, &nic)?;
                 node.add_nic(nic);
             }

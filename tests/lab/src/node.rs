@@ -149,7 +149,7 @@ pub struct Nic {
 }
 
 impl Nic {
-    pub(crate) fn new(segment: u8, number: u8, mac: u8) -> Self {
+    pub(crate) fn new(segment: u8, number: u8, mac: u16) -> Self {
         let [a, b, c] = match segment {
             0 => [192, 0, 2],
             1 => [198, 51, 100],
@@ -158,10 +158,11 @@ impl Nic {
         // The last group is read as the same decimal number: ::101 for .101.
         let [n, hundred] = [u16::from(number), 100];
         let low = n / hundred * 0x100 + n / 10 % 10 * 0x10 + n % 10;
+        let [high, low_byte] = mac.to_be_bytes();
         Self {
             name: format!("eth{segment}"),
             segment,
-            mac: Mac([2, 0, 0, 0, segment, mac]),
+            mac: Mac([2, 0, 0, high, segment, low_byte]),
             v4: Ipv4Addr::new(a, b, c, number),
             v6: Ipv6Addr::new(0x2001, 0xdb8, 0, u16::from(segment), 0, 0, 0, low),
         }

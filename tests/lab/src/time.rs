@@ -74,8 +74,9 @@ fn read(clock: ClockId) -> u64 {
     nanos(now.into())
 }
 
-/// By how much longer than planned everything may take: `$RESPONDER_PATIENCE`, for emulated processors; otherwise 1.
-fn patience() -> u32 {
+/// By how much longer than planned everything may take, and by how much more slowly questions are asked:
+/// `$RESPONDER_PATIENCE`, for emulated processors; otherwise 1.
+pub(crate) fn patience() -> u32 {
     static PATIENCE: LazyLock<u32> = LazyLock::new(|| {
         let set = env::var("RESPONDER_PATIENCE").ok();
         set.map_or(1, |set| set.parse().unwrap_or_else(|e| panic!("RESPONDER_PATIENCE={set}: {e}")))

@@ -31,7 +31,8 @@ impl Files {
     /// With what every guest needs.
     pub(super) fn new() -> Self {
         let mut files = Self::default();
-        for dir in ["usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "var/tmp", "root"] {
+        // Tests work in /tmp; it is no mount, as a work tree under /tmp has files there, too.
+        for dir in ["usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "tmp", "var/tmp", "root"] {
             files.add(&format!("{dir}/."), Entry::Dir);
         }
         for link in ["bin", "sbin", "lib", "lib64"] {
@@ -185,6 +186,14 @@ mod tests {
         assert_eq!(library("\t/lib64/ld-linux-x86-64.so.2 (0x00007f)"), Some("/lib64/ld-linux-x86-64.so.2"));
         assert_eq!(library("\tlinux-vdso.so.1 (0x00007f)"), None);
         assert_eq!(library("\tstatically linked"), None);
+    }
+
+    /// A work tree under /tmp had brought the directory along; one elsewhere did not.
+    #[test]
+    fn a_guest_has_what_programs_expect() {
+        for dir in ["tmp", "var/tmp", "root", "usr/bin"] {
+            assert_eq!(Files::new().0.get(dir), Some(&Entry::Dir), "{dir}");
+        }
     }
 
     #[test]

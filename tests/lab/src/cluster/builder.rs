@@ -24,6 +24,9 @@ use super::{
 };
 use crate::{cgroup::Cgroup, lab::Lab, ns::NetNs, paths};
 
+/// Their numbers are a part of addresses.
+const MOST_NODES: u8 = 200;
+
 /// What a [`Cluster`] is to consist of.
 #[derive(Clone, Debug)]
 pub struct ClusterBuilder {
@@ -45,7 +48,7 @@ impl ClusterBuilder {
         self
     }
 
-    /// Number of nodes, `n1`, `n2`, … (1 to 9; default 3).
+    /// Number of nodes, `n1`, `n2`, … (1 to 200; default 3).
     #[must_use]
     pub fn nodes(mut self, count: u8) -> Self {
         self.nodes = count;
@@ -97,8 +100,9 @@ impl ClusterBuilder {
     ///
     /// If the caller is not root, or something is missing or does not come up; the message says what.
     pub fn build(self) -> Result<Cluster> {
-        ensure!((1..=9).contains(&self.nodes), "1 to 9 nodes, not {}", self.nodes);
+        ensure!((1..=MOST_NODES).contains(&self.nodes), "1 to {MOST_NODES} nodes, not {}", self.nodes);
         ensure!(!(self.keepable && self.delays), "relays end with this process: delays cannot be kept");
+        ensure!(!self.delays || self.nodes <= delay::MOST, "at most {} nodes with delays", delay::MOST);
         let bin = binaries::directory(self.binaries.clone(), self.images.is_some())?;
         let names: Vec<String> = (1..=self.nodes).map(|number| format!("n{number}")).collect();
         let hosts: Vec<&str> = names.iter().map(String::as_str).collect();

@@ -22,6 +22,8 @@ use crate::ns::NetNs;
 pub(super) const FIRST_PORT: u16 = 7001;
 /// Ports up to this one may be relays.
 pub(super) const LAST_PORT: u16 = 7099;
+/// There may be so many.
+pub(super) const MOST: u8 = (LAST_PORT + 1 - FIRST_PORT) as u8;
 
 /// How long what is on its way takes, in ms each.
 #[derive(Debug, Default)]

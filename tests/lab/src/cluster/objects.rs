@@ -184,9 +184,20 @@ impl Cluster {
         }
         let path = format!("/api/v1/namespaces/default/services/{}", service.name);
         api.apply(&path, &service.object())?;
-        let ingress: Vec<Value> = service.vips.iter().map(|vip| json!({ "ip": vip })).collect();
+        self.set_addresses(service, 0)
+    }
+
+    /// Gives a Service its VIPs, without so many of the last.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such Service, or no answer.
+    pub fn set_addresses(&self, service: &Service, without: usize) -> Result<()> {
+        let vips = service.vips.iter().take(service.vips.len().saturating_sub(without));
+        let ingress: Vec<Value> = vips.map(|vip| json!({ "ip": vip })).collect();
         let status = json!({ "status": { "loadBalancer": { "ingress": ingress } } });
-        api.merge(&format!("{path}/status"), &status)?;
+        let path = format!("/api/v1/namespaces/default/services/{}/status", service.name);
+        self.requests().merge(&path, &status)?;
         Ok(())
     }
 

@@ -105,6 +105,15 @@ impl Server {
         }
     }
 
+    /// Its process id.
+    ///
+    /// # Errors
+    ///
+    /// If it does not run.
+    pub fn pid(&self) -> Result<u32> {
+        self.lock().as_ref().map(Process::pid).with_context(|| format!("{} does not run", self.name))
+    }
+
     /// SIGKILL, and waits for the end.
     ///
     /// # Errors
