@@ -20,7 +20,7 @@ const BATCH: u32 = 1000;
 
 /// Services come, are answered, are tied to one node, are answered there, and go. How many addresses that were.
 pub(super) fn churn(fleet: &mut Fleet, services: u8) -> Result<u64> {
-    let all = addresses(u16::from(services) * EACH as u16);
+    let all = addresses(u32::from(services) * EACH as u32);
     let service = |(n, addresses)| Service::new(&format!("churn-{n}")).vips(addresses).on(&["n1", "n2"]);
     let mut made: Vec<Service> = all.chunks(EACH).enumerate().map(service).collect();
     fleet.cluster.services(&made)?;
